@@ -25,6 +25,7 @@ from bridge.client.iam import Iam
 from bridge.client.presigned_put import PresignedUploader
 from bridge.client.ssrf_guard import StorageUrlPolicy
 from bridge.client.testnod import TestNod
+from bridge.domain.circuit_breaker import CODEARTS
 from bridge.domain.policy import Policy
 from bridge.server.auth.authenticator import Authenticator
 from bridge.server.auth.iam_tokens import Verdicts
@@ -42,6 +43,7 @@ from bridge.store.retention import routes_in_use
 from bridge.store.signature_uses import record_signature_uses
 from bridge.worker.call_executor import UpstreamCallExecutor
 from bridge.worker.reconcile import UpstreamClients, WorkerConfig
+from bridge.worker.request_rates import RequestRates
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -112,6 +114,8 @@ async def _worker_config(
         project_tokens={route.name: route.project_token for route in settings.routes},
         codearts_credentials=to_credential_text(settings),
     )
+    account = clients.credential_digests[CODEARTS]
+    rates = RequestRates(database, account, settings.polling.requests_per_minute, resources.metrics)
     executor = UpstreamCallExecutor(
         clients,
         resources.spool,
@@ -119,7 +123,7 @@ async def _worker_config(
         resources.metrics,
         background=resources.background,
         delivery_slots=delivery_slots,
-        requests_per_minute=settings.polling.requests_per_minute,
+        rates=rates,
     )
     routes = await database.read(routes_in_use) | {route.name for route in settings.routes}
     return WorkerConfig(
@@ -133,6 +137,8 @@ async def _worker_config(
         executor=executor,
         clock_verdict=resources.clock_check.check,
         own_faults=resources.own_faults,
+        rates=rates,
+        poller=resources.poller,
     )
 
 

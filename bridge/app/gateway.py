@@ -51,6 +51,7 @@ from bridge.worker.cleanup import Cleanup
 from bridge.worker.clock_skew import ClockSkewMonitor, LedgerClockCheck
 from bridge.worker.dispatcher import Dispatcher
 from bridge.worker.own_faults import OwnFaults
+from bridge.worker.status_poller import StatusPoller
 
 MAX_NODE_NAME = 40  # of an owner's name, which may have 64 characters
 SHARED_SPOOL_US = 24 * 3600 * SECOND  # younger blobs of a shared ledger may belong to uploads that are still arriving
@@ -208,6 +209,8 @@ class Gateway:
         self.supervisor.add("circuit_probe", CircuitProber(lambda: self._config.worker).run)
         self.supervisor.add("cleanup", cleanup.run)
         self.supervisor.add("clock_skew", clock_skew.run)
+        self._poller = StatusPoller(lambda: self._config.worker, resources.poller, self._wake_dispatchers)
+        self.supervisor.add("status_poller", self._poller.run)
         if self._certificate is not None:
             watch = partial(self._certificate.watch, clock=self.clock, stopping=stopping)
             self.supervisor.add("certificate", watch)
@@ -311,6 +314,7 @@ class Gateway:
         """
         self.readiness.drain()
         self._dispatcher.stop()
+        self._poller.stop()
         if self._notifier is not None:
             self._notifier.notify()  # other gateways take over, and the notifier's own loop sees `stopping`
         try:

@@ -36,6 +36,7 @@ from bridge.telemetry.metrics import Metrics
 from bridge.worker.background_tasks import BackgroundTasks
 from bridge.worker.clock_skew import LedgerClockCheck
 from bridge.worker.own_faults import OwnFaults
+from bridge.worker.status_poller import PollerWaker
 
 
 class ProxyConnections:
@@ -76,6 +77,7 @@ class Resources:
     via: Via = field(default_factory=Via)
     call_places: CallPlaces = field(default_factory=CallPlaces)
     own_faults: OwnFaults = field(default_factory=OwnFaults)
+    poller: PollerWaker = field(default_factory=PollerWaker)
     background: BackgroundTasks = field(default_factory=BackgroundTasks)
     stopping: asyncio.Event = field(default_factory=asyncio.Event)
 

@@ -5,7 +5,7 @@ import secrets
 from collections.abc import AsyncGenerator, AsyncIterable, Awaitable, Callable, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
-from typing import NoReturn
+from typing import NoReturn, TypeVar
 
 from yarl import URL
 
@@ -13,13 +13,20 @@ from bridge.client.credentials import Credentials, Failure, Headers
 from bridge.client.session import MAX_ANSWER_BYTES, USER_AGENT, GuardedSession, Request, Timeouts
 from bridge.domain import outcomes
 from bridge.domain.code_check.models import CodeCheckRules
+from bridge.domain.instants import Instant
 from bridge.domain.lifecycle.mirror import StagesOutcome, SummaryOutcome, TooLargeToSign, UploadOutcome
 from bridge.errors import BridgeError
-from bridge.protocols import codearts_build, codearts_reports
+from bridge.protocols import codearts_build, codearts_lists, codearts_reports
 from bridge.protocols.aksk_signing import EMPTY_SHA256, UNSIGNED_PAYLOAD, RawRequest
 from bridge.protocols.codearts_build import credentials_rejected
 from bridge.protocols.codearts_check import read_refresh, refresh_target
+from bridge.protocols.codearts_lists import JobsOutcome, ListOutcome
 from bridge.protocols.http_response import HttpResponse
+
+MAX_LISTED_BYTES = 1024 * 1024
+"""Limit for full-stages and the report summary, which list every stage and node of a build, and for lists of builds."""
+
+Listed = TypeVar("Listed")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -98,6 +105,20 @@ class CodeArts:
         """Return branch, commit and other fields; tries both paths, because some regions have only one."""
         return await self._session.observed("record_info", self._record_info(job_id, build_no))
 
+    async def record_list(self, job_id: str, window: tuple[Instant, Instant], page: int) -> ListOutcome:
+        """Return one page of the builds of a job that began within the window."""
+        target = codearts_lists.record_list_target(job_id, window, page)
+        return await self._session.observed("record_list", self._list(target, codearts_lists.read_record_list))
+
+    async def job_list(self, project_id: str, page: int) -> JobsOutcome:
+        """Return one page of the jobs of a project."""
+        target = codearts_lists.job_list_target(project_id, page)
+        return await self._session.observed("job_list", self._list(target, codearts_lists.read_job_list))
+
+    async def _list(self, target: str, read: Callable[[HttpResponse], Listed]) -> Listed | Failure:
+        response = await self._codearts.send("GET", target, max_answer_bytes=MAX_LISTED_BYTES)
+        return read(response) if isinstance(response, HttpResponse) else response
+
     async def _build_info(self, job_id: str, build_no: int) -> outcomes.PollOutcome:
         response = await self._codearts.send("GET", codearts_build.build_info_path(job_id, build_no))
         return codearts_build.read_build_info(response) if isinstance(response, HttpResponse) else response
@@ -130,10 +151,6 @@ class CodeArtsCheck:
 
 UPLOAD_TIMEOUTS = Timeouts(read_seconds=60.0, total_seconds=100.0)
 """50 MiB at half a megabyte per second; CodeArts reads a report before it responds."""
-
-
-MAX_LISTED_BYTES = 1024 * 1024
-"""Limit for full-stages and the report summary, which list every stage and node of a build."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -22,7 +22,7 @@ MIN_WORTH, MAX_WORTH = SECOND, 10 * SECOND
 for the calls that are possible in a minute together, between these limits for each."""
 
 SHORT_FACTOR = 3
-"""build-info is called for one of a job's open builds only if that build alone is worth this many times the usual value:
+"""build-info is called for one of a job's open builds only if that build alone is worth a call this many times over:
 otherwise the list of the job's builds, which covers all, is soon called."""
 
 PLENTY_SHARE = 0.25
@@ -115,9 +115,8 @@ class Question:
 
 @dataclass(kw_only=True, slots=True)
 class _Project:
-    asked_at: Instant = EPOCH
+    asked_at: Instant = EPOCH  # after a failure: until when it is not asked
     pages: int = 1
-    may_list: bool = True
 
 
 class QuestionBook:
@@ -128,6 +127,7 @@ class QuestionBook:
         self.jobs: dict[str, OpenJob] = {}
         self.projects: dict[str, _Project] = {}
         self.builds = 0
+        self.may_list = True  # whether the account may list the builds of a job
         self._worth: float = MIN_WORTH
         self._later: list[tuple[Instant, str]] = []
         self._ready: OrderedDict[str, dict[str, None]] = OrderedDict()  # by route; the next route comes first
@@ -160,16 +160,17 @@ class QuestionBook:
         """Return what is known of a project's list of jobs."""
         return self.projects.setdefault(project_id, _Project())
 
-    def next_at(self) -> Instant | None:
-        """Return when the next question is worth a call, EPOCH if one is now; None if there is none."""
-        if self._ready:
-            return EPOCH
+    def next_worth_at(self) -> Instant | None:
+        """Return when a further question is worth a call; None if there is none."""
         return self._later[0][0] if self._later else None
 
     # -- what is asked ---------------------------------------------------------------------------------------------
 
     def choose(self, api: Api, now: Instant) -> Question | None:
-        """Return the question to `api` that is worth most for the route whose turn it is; None if none is worth a call."""
+        """Return the question to `api` that is worth most for the route whose turn it is; None if none is worth it.
+
+        Ask build-info first: the list of a job with one open build is for the time until its next slot.
+        """
         self._advance(now)
         if api is Api.JOB_LIST:
             return self._project_question(now)
@@ -185,23 +186,38 @@ class QuestionBook:
         most = 0.0
         for job_id in islice(self._ready[route], RIVALS):
             job = self.jobs[job_id]
-            value = self._value(job, now)
+            value, build_id = self._value(job, now), 0
             if value <= most:
                 continue
             if api is Api.RECORD_LIST:
-                if job.may_list and len(job.unlisted) < len(job.ids):
-                    best, most = Question(api=api, job_id=job_id), value
-                continue
-            build_id, waiting = job.best_build(now)
-            alone = len(job.ids) == 1 or not job.may_list or build_id in job.unlisted
-            if waiting > most and (alone or waiting >= SHORT_FACTOR * self._worth):
-                best, most = Question(api=api, job_id=job_id, build_id=build_id), waiting
+                value = self._value_of_list(job, value, now)
+            else:
+                build_id, value = self._value_of_build(job, now)
+            if value > most:
+                best, most = Question(api=api, job_id=job_id, build_id=build_id), value
         return best
+
+    def _value_of_list(self, job: OpenJob, value: float, now: Instant) -> float:
+        """Return what the list of a job's builds is worth, 0 if it is not worth a call."""
+        if not (self.may_list and job.may_list):
+            return 0.0
+        if job.unlisted:
+            value -= sum(job.waiting(index, now) for index, each in enumerate(job.ids) if each in job.unlisted)
+            return value if value >= self._worth else 0.0
+        return value
+
+    def _value_of_build(self, job: OpenJob, now: Instant) -> tuple[int, float]:
+        """Return the build of a job that build-info is worth most for, and what it is worth, 0 if no call."""
+        build_id, value = job.best_build(now)
+        listed = self.may_list and job.may_list and build_id not in job.unlisted
+        if listed and len(job.ids) > 1 and value < SHORT_FACTOR * self._worth:
+            return 0, 0.0
+        return build_id, value
 
     def _project_question(self, now: Instant) -> Question | None:
         for project_id, jobs in self._projects_ready.most_common(RIVALS):
             project = self.project(project_id)
-            due = between(project.asked_at, now) >= PROJECT_INTERVAL and project.may_list
+            due = between(project.asked_at, now) >= PROJECT_INTERVAL
             if jobs >= MIN_JOBS * project.pages and due:
                 return Question(api=Api.JOB_LIST, project_id=project_id)
         return None

@@ -10,9 +10,9 @@ from typing import Any
 from urllib.parse import quote
 
 from bridge.domain import outcomes
-from bridge.domain.instants import DAY, HOUR, SECOND, Duration, Instant, after, between
+from bridge.domain.instants import DAY, HOUR, SECOND, Duration, Instant, after
 from bridge.protocols.codearts_build import MAX_RESULT_CHARACTERS, Failure, failure, is_error, result_of
-from bridge.protocols.http_response import HttpResponse, read_json, scalar
+from bridge.protocols.http_response import HttpResponse, read_json, scalar, whole_number
 
 PAGE_SIZE = 100
 """The most that both lists permit."""
@@ -104,13 +104,13 @@ def read_job_list(response: HttpResponse) -> JobsOutcome:
         state = job.get("is_finished") if isinstance(job, dict) else None
         if isinstance(state, bool) and (job_id := scalar(job.get("id"), limit=64)):
             states[state].add(job_id)
-    total = _whole(fields.get("total"))
+    total = whole_number(fields.get("total"))
     pages = 1 if total is None else max(1, -(-total // PAGE_SIZE))
     return JobsListed(running=frozenset(states[False]), finished=frozenset(states[True]), pages=pages)
 
 
 def _listed_build(entry: dict[str, Any]) -> ListedBuild | None:
-    number, status = _whole(entry.get("number")), entry.get("job_running_status")
+    number, status = whole_number(entry.get("number")), entry.get("job_running_status")
     if number is None:
         return None
     finished = isinstance(status, str) and status.strip().casefold() == FINISHED
@@ -119,26 +119,5 @@ def _listed_build(entry: dict[str, Any]) -> ListedBuild | None:
     )
 
 
-def _whole(value: object) -> int | None:
-    text = scalar(value, limit=12)
-    return int(text) if text is not None and text.isascii() and text.isdigit() else None
-
-
 def _utc(at: Instant) -> str:
     return f"{_EPOCH + timedelta(seconds=at // SECOND):%Y-%m-%d %H:%M:%S}"
-
-
-def read_start_time(value: object) -> Instant | None:
-    """Return the start of a build in a record: milliseconds since 1970, or a text with a time zone."""
-    milliseconds = _whole(value) if not isinstance(value, str) or value.strip().isdigit() else None
-    if milliseconds is None and isinstance(value, int) and not isinstance(value, bool):
-        milliseconds = value if 0 < value < 2**52 else None
-    if milliseconds is not None:
-        return Instant(milliseconds * 1000)
-    try:
-        read = datetime.fromisoformat(value) if isinstance(value, str) else None
-    except ValueError:
-        return None
-    if read is None or read.tzinfo is None or read <= _EPOCH:
-        return None
-    return Instant(between(Instant(0), Instant(int((read - _EPOCH) / timedelta(microseconds=1)))))

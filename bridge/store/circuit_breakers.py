@@ -61,8 +61,7 @@ def lock_breaker_row(connection: Connection, name: str) -> Row[Any]:
     query = ALL_BREAKERS.where(circuit_breakers.c.name == name).with_for_update()
     row = connection.execute(query).first()
     if row is None:
-        columns = {**asdict(CircuitBreaker(name=name)), "next_rate_slot_at": 0}
-        insert_new(connection, circuit_breakers, [columns])
+        insert_new(connection, circuit_breakers, [asdict(CircuitBreaker(name=name))])
         row = connection.execute(query).one()
     return row
 

@@ -71,6 +71,10 @@ class BuildRow(NamedTuple):
     poll_due_at: int
     poll_reserved: bool
     not_found_since: int | None
+    started_at: int | None
+    running_at: int | None
+    listed_at: int | None
+    listed_result: str | None
     described_at: int | None
     describe_attempts: int
     describe_due_at: int
