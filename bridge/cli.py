@@ -102,7 +102,7 @@ def check(
 
 
 @app.command(rich_help_panel=TRY)
-def sandbox(
+def sandbox(  # noqa: PLR0913, PLR0917 -- one parameter for each option
     host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
     codearts_port: Port = 8181,
     testnod_port: Port = 8182,
@@ -110,6 +110,15 @@ def sandbox(
     control_port: Port = 8184,
     check_port: Port = 8185,
     iam_port: Port = 8186,
+    calls_per_minute: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="[CALL=]N",
+            help="Answer 429 to more calls of one API of CodeArts. CALL is a name such as codearts.build_info, "
+            "or a pattern; repeat the option for several.",
+            show_default=False,
+        ),
+    ] = None,
 ) -> None:
     """Run test servers for CodeArts (Build, Check, IAM), TestNod and S3.
 
@@ -118,8 +127,14 @@ def sandbox(
     import asyncio
 
     from bridge.commands.console import stop_requested
+    from bridge.sandbox.call_limits import read_limits
     from bridge.sandbox.sandbox import Sandbox, banner
+    from bridge.sandbox.state import Behavior
 
+    try:
+        behavior = Behavior().changed({"calls_per_minute": read_limits(calls_per_minute or [])})
+    except ValueError as error:
+        raise typer.BadParameter(str(error)) from None
     sandbox = Sandbox(
         host=host,
         codearts_port=codearts_port,
@@ -128,6 +143,7 @@ def sandbox(
         control_port=control_port,
         check_port=check_port,
         iam_port=iam_port,
+        behavior=behavior,
     )
 
     async def run() -> None:

@@ -20,13 +20,7 @@ from bridge.protocols import codearts_build, codearts_lists, codearts_reports
 from bridge.protocols.aksk_signing import EMPTY_SHA256, UNSIGNED_PAYLOAD, RawRequest
 from bridge.protocols.codearts_build import credentials_rejected
 from bridge.protocols.codearts_check import read_refresh, refresh_target
-from bridge.protocols.codearts_lists import JobsOutcome, ListOutcome
 from bridge.protocols.http_response import HttpResponse
-
-MAX_LISTED_BYTES = 1024 * 1024
-"""Limit for full-stages and the report summary, which list every stage and node of a build, and for lists of builds."""
-
-Listed = TypeVar("Listed")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -88,6 +82,12 @@ def _read_rejection(outcome: HttpResponse | outcomes.NotSent | outcomes.OutcomeU
     return credentials_rejected(outcome)
 
 
+MAX_LISTED_BYTES = 1024 * 1024
+"""Limit for responses that list builds, jobs, stages or nodes."""
+
+Read = TypeVar("Read")
+
+
 class CodeArts:
     """CodeArts Build at `endpoint`; every failure is an outcome."""
 
@@ -105,17 +105,24 @@ class CodeArts:
         """Return branch, commit and other fields; tries both paths, because some regions have only one."""
         return await self._session.observed("record_info", self._record_info(job_id, build_no))
 
-    async def record_list(self, job_id: str, window: tuple[Instant, Instant], page: int) -> ListOutcome:
-        """Return one page of the builds of a job that began within the window."""
-        target = codearts_lists.record_list_target(job_id, window, page)
-        return await self._session.observed("record_list", self._list(target, codearts_lists.read_record_list))
+    async def record_list(
+        self, job_id: str, since: Instant, until: Instant, *, page: int = 0
+    ) -> outcomes.RecordListOutcome:
+        """Return a page of the builds of a job that started between two instants, and some before and after."""
+        target = codearts_lists.record_list_target(job_id, since, until, page=page)
+        return await self._session.observed("record_list", self._listed(target, codearts_lists.read_record_list))
 
-    async def job_list(self, project_id: str, page: int) -> JobsOutcome:
-        """Return one page of the jobs of a project."""
-        target = codearts_lists.job_list_target(project_id, page)
-        return await self._session.observed("job_list", self._list(target, codearts_lists.read_job_list))
+    async def job_list(self, project_id: str, *, page: int = 0) -> outcomes.JobListOutcome:
+        """Return a page of the jobs of a project (`devcloud_project_id` of record-info)."""
+        target = codearts_lists.job_list_target(project_id, page=page)
+        return await self._session.observed("job_list", self._listed(target, codearts_lists.read_job_list))
 
-    async def _list(self, target: str, read: Callable[[HttpResponse], Listed]) -> Listed | Failure:
+    async def record_details(self, record_id: str) -> outcomes.DetailsOutcome:
+        """Return commit, job name and repository of a build, by its `build_record_id`."""
+        target = codearts_lists.record_details_path(record_id)
+        return await self._session.observed("record_details", self._listed(target, codearts_lists.read_record_details))
+
+    async def _listed(self, target: str, read: Callable[[HttpResponse], Read]) -> Read | Failure:
         response = await self._codearts.send("GET", target, max_answer_bytes=MAX_LISTED_BYTES)
         return read(response) if isinstance(response, HttpResponse) else response
 

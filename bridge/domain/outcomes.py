@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from bridge.domain.build import BuildRecord
 from bridge.domain.code_check.models import CheckReport
-from bridge.domain.instants import Instant
+from bridge.domain.instants import Duration, Instant
 from bridge.errors import BridgeError, CorruptBlob
 
 SHOWN_DIGITS = 12
@@ -173,6 +173,65 @@ class RecordFetched:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class ListedBuild:
+    """One build in the list of a job's builds. It has ended only if `finished`; `result` means nothing before."""
+
+    build_no: int
+    finished: bool
+    result: str | None
+    branch: str | None
+    commit: str | None
+    repo_url: str | None
+    started_at: Instant | None
+    duration: Duration | None  # until now, if it is not finished
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class BuildsListed:
+    """A page of the list of a job's builds; `pages` is None if the response does not contain their number."""
+
+    builds: tuple[ListedBuild, ...]
+    pages: int | None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ListedJob:
+    """One job of a project. `finished` may concern its latest build only, and is None if it is not known."""
+
+    job_id: str
+    job_name: str | None
+    finished: bool | None
+    last_build_status: str | None
+    repo_url: str | None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class JobsListed:
+    """A page of the list of a project's jobs; `total` is the number of jobs on all pages, None if it is not known."""
+
+    jobs: tuple[ListedJob, ...]
+    total: int | None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RecordDetails:
+    """What the details of a record add to record-info; `repo_url` is the page of the repository."""
+
+    build_no: int
+    job_name: str | None
+    branch: str | None
+    commit: str | None
+    repo_url: str | None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class DetailsFetched:
+    """The details of a record were answered."""
+
+    details: RecordDetails
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class NoSuchBuild:
     """CodeArts answered definitely that there is no such build (422 …00031006, 404 with a CodeArts code)."""
 
@@ -212,8 +271,12 @@ FinalizeOutcome = (
     RunStatus | RunMissing | RunEmpty | ProjectMissing | Rejected | UnrecognizedResponse | NotSent | OutcomeUnknown
 )
 UploadFailedOutcome = FailureRecorded | ProjectMissing | Rejected | UnrecognizedResponse | NotSent | OutcomeUnknown
-PollOutcome = BuildInfo | NoSuchBuild | CredentialsRejected | Throttled | Rejected | NotSent | OutcomeUnknown
-RecordOutcome = RecordFetched | NoSuchBuild | CredentialsRejected | Throttled | Rejected | NotSent | OutcomeUnknown
+CodeArtsFailure = NoSuchBuild | CredentialsRejected | Throttled | Rejected | NotSent | OutcomeUnknown
+PollOutcome = BuildInfo | CodeArtsFailure
+RecordOutcome = RecordFetched | CodeArtsFailure
+RecordListOutcome = BuildsListed | CodeArtsFailure
+JobListOutcome = JobsListed | CodeArtsFailure
+DetailsOutcome = DetailsFetched | CodeArtsFailure
 CheckOutcome = (
     CheckReportFetched | CheckReportPending | CredentialsRejected | Throttled | Rejected | NotSent | OutcomeUnknown
 )

@@ -7,7 +7,7 @@ ended since it was last seen running, times half the time since then.
 
 from array import array
 from collections import Counter, OrderedDict
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field
 from heapq import heappop, heappush
 from itertools import islice
@@ -97,6 +97,14 @@ class OpenJob:
         step = max(1, count // SAMPLE)
         waiting, index = max((self.waiting(index, now), index) for index in range(0, count, step))
         return self.ids[index], waiting
+
+    def note_listed(self, *, running: set[int], unlisted: set[int], at: Instant) -> None:
+        """Record which builds a list that was requested `at` shows running, and which it lacks."""
+        self.unlisted = frozenset(unlisted)
+        self.requested -= running
+        for index, build_id in enumerate(self.ids):
+            if build_id in running:
+                self.seen[index] = max(self.seen[index], at)
 
     def usual_interval(self, least: Duration, most: Duration) -> Duration:
         """Return the interval of `[polling]`: it grows with the time for which the oldest build has been open."""
@@ -281,7 +289,9 @@ class QuestionBook:
                     del self._projects_ready[job.project_id]
 
 
-def mark_finished(jobs: Iterable[OpenJob], finished: set[str], running: set[str], asked_at: Instant) -> list[OpenJob]:
+def mark_finished(
+    jobs: Iterable[OpenJob], finished: Collection[str], running: Collection[str], asked_at: Instant
+) -> list[OpenJob]:
     """Return the jobs whose state a project's list has shown, with that state recorded.
 
     A job that runs nothing has ended its builds; its own list shows that of each. A job with one open build that runs

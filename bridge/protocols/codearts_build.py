@@ -80,7 +80,7 @@ def read_build_info(response: HttpResponse) -> outcomes.PollOutcome:
     if not isinstance(result, dict | list):
         return result
     entries = result if isinstance(result, list) else [result]
-    states = [_flag(entry.get("building")) if isinstance(entry, dict) else None for entry in entries]
+    states = [flag(entry.get("building")) if isinstance(entry, dict) else None for entry in entries]
     if not states or None in states:
         return outcomes.OutcomeUnknown(status=200, message="build-info returned HTTP 200 without the field building.")
     return outcomes.BuildInfo(
@@ -174,7 +174,8 @@ def _no_such_build(status: int, code: str) -> bool:
     return named or (status == 404 and is_own_code(code))
 
 
-def _flag(value: object) -> bool | None:
+def flag(value: object) -> bool | None:
+    """Return a boolean from JSON, which may be written as a string; None if it is something else."""
     if isinstance(value, str):
         return {"true": True, "false": False}.get(value.casefold())
     return value if isinstance(value, bool) else None

@@ -12,6 +12,8 @@ from hashlib import sha256
 from aiohttp import web
 
 from bridge.protocols import aksk_signing
+from bridge.sandbox.call_limits import limit_of
+from bridge.sandbox.faults import Handler
 from bridge.sandbox.state import KEY_LOCK_US, MAX_KEY_FAILURES, SandboxKey, SandboxState
 
 
@@ -38,6 +40,7 @@ async def no_such_api(_request: web.Request) -> web.Response:
     return gateway_error(404, "APIGW.0101", message)
 
 
+EXPIRED_CODE = "APIGW.0307"
 WRONG = "Incorrect IAM authentication information: "
 
 
@@ -50,10 +53,39 @@ class Unauthorized:
 
 
 class ApiGateway:
-    """Authenticates requests by the accounts of the sandbox."""
+    """Authenticates requests by the accounts of the sandbox, and limits the calls of each API.
 
-    def __init__(self, state: SandboxState) -> None:
+    `expired` is code and message of a service for a token that has expired, if it does not leave that to the gateway.
+    """
+
+    def __init__(self, state: SandboxState, *, expired: tuple[str, str] | None = None) -> None:
         self._state = state
+        self._expired = expired
+
+    def protect(self, call_name: str, handler: Handler) -> Handler:
+        """Return `handler` wrapped: calls without valid credentials or above the limit do not reach it."""
+
+        async def protected(request: web.Request) -> web.StreamResponse:
+            rejection = await self.rejection(request)
+            if rejection is not None:
+                if rejection.code == EXPIRED_CODE and self._expired is not None:
+                    return error_response(401, *self._expired)
+                return gateway_error(401, rejection.code, rejection.message)
+            return self._throttled(call_name) or await handler(request)
+
+        return protected
+
+    def _throttled(self, call_name: str) -> web.Response | None:
+        behavior = self._state.behavior
+        limit = limit_of(call_name, behavior.calls_per_minute)
+        seconds = self._state.limits.seconds_to_wait(call_name, limit, at=self._state.micros())
+        if not seconds:
+            return None
+        message = f"The throttling threshold has been reached: policy user over ratelimit,limit:{limit},time:1 minute"
+        response = gateway_error(429, "APIGW.0308", message)
+        if behavior.retry_after:
+            response.headers["Retry-After"] = str(seconds)
+        return response
 
     async def rejection(self, request: web.Request) -> Unauthorized | None:
         """Return why the request is rejected.
@@ -76,7 +108,7 @@ class ApiGateway:
         if token is None or token.project is None:  # "Global tenant tokens are not supported."
             return _wrong("decrypt token fail")
         if self._state.micros() >= token.expires_at:
-            return Unauthorized(code="APIGW.0307", message="The token must be updated.")
+            return Unauthorized(code=EXPIRED_CODE, message="The token must be updated.")
         return None
 
     async def _signature(self, request: web.Request) -> Unauthorized | None:

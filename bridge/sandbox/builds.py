@@ -54,6 +54,18 @@ _RECORD: Mapping[str, object] = {
     "err_msg": None,
     "build_config_type": "YAML",
 }
+_DETAILS: Mapping[str, object] = {
+    "group_name": "",
+    "trigger_name": "sandbox",
+    "scm_type": "codehub",
+    "scm_web_url": "https://codehub.example.com/codehub/2111616838/home",
+    "repository": "https://codehub.example.com/sandbox/maven.git",
+    "build_yml_path": ".cloudbuild/build.yml",
+    "build_yml_url": "https://codehub.example.com/sandbox/maven/blob/main/.cloudbuild/build.yml",
+}
+_RECORD_TYPE: Mapping[str, object] = {"is_rerun": False, "record_type": "JOB", "rerun": False}
+STATUS_CODES: Mapping[str | None, int] = {None: 1, "SUCCESS": 5, "ABORTED": 8}  # 5 and 8 are in Huawei's examples
+FAILED_CODE = 6
 _STARTED = ("commit_create_time", "create_time", "schedule_time", "queued_time", "start_time", "runnable_time")
 
 
@@ -65,8 +77,13 @@ class BuildRun:
     build_no: int
     started_at: int
     overrides: Mapping[str, object] = field(default_factory=dict)
+    detail_overrides: Mapping[str, object] = field(default_factory=dict)
     ended_at: int | None = None
     build_result: str | None = None
+
+    @property
+    def project_id(self) -> object:
+        return self.overrides.get("devcloud_project_id", _RECORD["devcloud_project_id"])
 
     def info(self) -> dict[str, object]:
         """Return the `result` of build-info."""
@@ -88,6 +105,38 @@ class BuildRun:
             times["finish_time"] = format_time(self.ended_at)
             times["duration"] = (self.ended_at - self.started_at) // 1000
         return {**_RECORD, **own, **times, **self.overrides}
+
+    def details(self) -> dict[str, object]:
+        """Return the `result` of /v1/record/{record_id}/info, whose build_no is a string; overrides take precedence."""
+        record = self.record()
+        duration = (self.ended_at - self.started_at) // 1000 if self.ended_at is not None else 0
+        own: dict[str, object] = {
+            "id": record["build_record_id"],
+            "project_id": record["build_project_id"],
+            "build_no": str(self.build_no),
+            "daily_build_no": record["daily_build_num"],
+            "daily_build_number": record["daily_build_num"],
+            "display_name": f"job-{self.job_id[:8]}",
+            "branch": record["branch"],
+            "revision": record["commit"],
+            "trigger_type": record["trigger_type"],
+            "build_record_type": {**_RECORD_TYPE, "trigger_type": record["trigger_type"]},
+            "dev_cloud_build_type": record["build_type"],
+            "execution_id": record["execution_id"],
+            "user_id": record["user_id"],
+            "status": self.build_result or "RUNNING",
+            "status_code": STATUS_CODES.get(self.build_result, FAILED_CODE),
+            "parameters": [{"name": "codeBranch", "value": record["branch"], "secret": False, "type": "string"}],
+            "create_time": record["create_time"],
+            "queued_time": record["queued_time"],
+            "schedule_time": record["schedule_time"],
+            "start_time": record["start_time"],
+            "finish_time": record["finish_time"],
+            "duration": duration,
+            "build_duration": duration,
+            "pending_duration": 0,
+        }
+        return {**_DETAILS, **own, **self.detail_overrides}
 
     def stages(self) -> dict[str, object]:
         """Return the `build_stages` of full-stages: a single one."""
@@ -123,8 +172,19 @@ class Builds:
     def __init__(self) -> None:
         self._by_key: dict[tuple[str, int], BuildRun] = {}
 
-    def start(self, job_id: str, build_no: int, *, at: int, record: Mapping[str, object] | None = None) -> BuildRun:
-        """Start a build, or restart it; raise ValueError if CodeArts could not have such a build or record field."""
+    def start(
+        self,
+        job_id: str,
+        build_no: int,
+        *,
+        at: int,
+        record: Mapping[str, object] | None = None,
+        details: Mapping[str, object] | None = None,
+    ) -> BuildRun:
+        """Start a build, or restart it; raise ValueError if CodeArts could not have such a build or record field.
+
+        `record` has fields of record-info, `details` those of /v1/record/{record_id}/info, which the lists share.
+        """
         if not JOB_ID.fullmatch(job_id):
             raise ValueError(f"job_id must be 32 letters and digits, not {job_id!r}.")
         if not 1 <= build_no <= MAX_BUILD_NO:
@@ -133,6 +193,10 @@ class Builds:
         if unknown:
             raise ValueError(f"A build record has no {', '.join(unknown)}.")
         build = BuildRun(job_id=job_id, build_no=build_no, started_at=at, overrides=dict(record or {}))
+        unknown = sorted(set(details or {}) - set(build.details()))
+        if unknown:
+            raise ValueError(f"The details of a build record have no {', '.join(unknown)}.")
+        build.detail_overrides = dict(details or {})
         self._by_key[job_id, build_no] = build
         return build
 
@@ -152,6 +216,14 @@ class Builds:
     def find(self, job_id: str, build_no: int) -> BuildRun | None:
         """Return the build, None if there is none."""
         return self._by_key.get((job_id, build_no))
+
+    def of_job(self, job_id: str) -> list[BuildRun]:
+        """Return the builds of a task."""
+        return [build for build in self._by_key.values() if build.job_id == job_id]
+
+    def of_project(self, project_id: str) -> list[BuildRun]:
+        """Return the builds whose record names this project."""
+        return [build for build in self._by_key.values() if build.project_id == project_id]
 
     def find_record(self, record_id: str) -> BuildRun | None:
         """Return the build with this `build_record_id`."""

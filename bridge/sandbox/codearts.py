@@ -1,19 +1,21 @@
-"""CodeArts Build (build-info, record-info, full-stages, report upload, summary) and CodeArts Check over HTTP.
+"""CodeArts Build (states, records and lists of builds, report upload, summary) and CodeArts Check over HTTP.
 
-Source: the pages of the API reference about these calls.
+Source: the pages of the API reference about these calls, and the definitions in Huawei's API Explorer.
 """
 
 import re
 
 from aiohttp import web
 
-from bridge.sandbox.api_gateway import ApiGateway, answer, error_response, gateway_error, no_such_api
+from bridge.sandbox.api_gateway import ApiGateway, answer, error_response, no_such_api
+from bridge.sandbox.build_lists import MAX_PAGE_SIZE, job_list, read_window, record_list
 from bridge.sandbox.builds import BuildRun, CheckRun, CheckStatus, UploadedReport, read_report, summary
 from bridge.sandbox.faults import Handler
 from bridge.sandbox.state import SandboxState
 
 MAX_UPLOAD_BYTES = 64 * 1024 * 1024  # of a request's body; CodeArts' own report step accepts files of 10 MB
 _BUILD_NO = re.compile(r"[0-9]{1,10}")
+_PAGE_NUMBER = re.compile(r"[0-9]{1,9}")
 _NODE_ID = re.compile(r"[0-9A-Za-z-]{1,32}")
 
 
@@ -31,25 +33,21 @@ class BuildApi:
             ("GET", "/v1/job/{job_id}/{build_no}/build-info", "build_info", self._build_info),
             ("GET", "/v4/jobs/{job_id}/{build_no}/record-info", "record_info", self._record_info),
             ("GET", "/v1/record/{job_id}/{build_no}/record-info", "record_info", self._record_info),
+            ("GET", "/v1/record/{record_id}/info", "record_details", self._record_details),
+            ("GET", "/v1/record/{job_id}/list", "record_list", self._record_list),
+            ("GET", "/v1/job/{project_id}/list", "job_list", self._job_list),
             ("GET", "/v1/record/{record_id}/full-stages", "full_stages", self._full_stages),
             ("GET", "/v1/report/{job_id}/summary", "summary", self._summary),
             ("POST", "/v1/report/junit/report/upload", "upload", self._upload),
         )
         for method, path, name, handler in routes:
-            app.router.add_route(method, path, observe(f"codearts.{name}", self._authenticated(handler)))
+            call_name = f"codearts.{name}"
+            observed = observe(call_name, self._api_gateway.protect(call_name, handler))
+            app.router.add_route(method, path, observed)
             if method == "GET":
-                app.router.add_route("HEAD", path, observe(f"codearts.{name}", self._authenticated(handler)))
+                app.router.add_route("HEAD", path, observed)
         app.router.add_route("*", "/{path:.*}", observe("codearts.unknown", no_such_api))
         return app
-
-    def _authenticated(self, handler: Handler) -> Handler:
-        async def authenticated(request: web.Request) -> web.StreamResponse:
-            rejection = await self._api_gateway.rejection(request)
-            if rejection is not None:
-                return gateway_error(401, rejection.code, rejection.message)
-            return await handler(request)
-
-        return authenticated
 
     async def _build_info(self, request: web.Request) -> web.Response:
         build = self._find(request.match_info["job_id"], request.match_info["build_no"])
@@ -62,6 +60,36 @@ class BuildApi:
     async def _record_info(self, request: web.Request) -> web.Response:
         build = self._find(request.match_info["job_id"], request.match_info["build_no"])
         return _no_such_build() if build is None else answer(200, {"status": "success", "result": build.record()})
+
+    async def _record_details(self, request: web.Request) -> web.Response:
+        build = self._state.builds.find_record(request.match_info["record_id"])
+        if build is None:
+            return _no_such_build()
+        return answer(200, {"status": "success", "error": None, "result": build.details()})
+
+    async def _record_list(self, request: web.Request) -> web.Response:
+        offset = self._state.behavior.list_utc_offset_hours
+        window = read_window(
+            request.query.get("start_time", ""), request.query.get("end_time", ""), utc_offset_hours=offset
+        )
+        page, size = _page(request, default_size="10")
+        if window is None or page is None or size is None:
+            return _bad_parameter("start_time, end_time, page_index or page_size")
+        first, last = window
+        builds = [
+            build
+            for build in self._state.builds.of_job(request.match_info["job_id"])
+            if first <= build.started_at <= last
+        ]
+        result = record_list(builds, page=page, size=size, now=self._state.micros())
+        return answer(200, {"status": "success", "error": None, "result": result})
+
+    async def _job_list(self, request: web.Request) -> web.Response:
+        page, size = _page(request, default_size="")
+        if page is None or size is None:
+            return _bad_parameter("page_index or page_size")
+        builds = self._state.builds.of_project(request.match_info["project_id"])
+        return answer(200, job_list(builds, page=page, size=size))
 
     async def _full_stages(self, request: web.Request) -> web.Response:
         build = self._state.builds.find_record(request.match_info["record_id"])
@@ -105,6 +133,15 @@ class BuildApi:
         return self._state.builds.find(job_id, int(build_no)) if _BUILD_NO.fullmatch(build_no) else None
 
 
+def _page(request: web.Request, *, default_size: str) -> tuple[int | None, int | None]:
+    """Return page_index and page_size; None for one that is out of range. The list of jobs requires both."""
+    page = request.query.get("page_index", "0" if default_size else "")
+    size = request.query.get("page_size", default_size)
+    if not _PAGE_NUMBER.fullmatch(page) or not _PAGE_NUMBER.fullmatch(size) or int(size) > MAX_PAGE_SIZE:
+        return None, None
+    return int(page), int(size)
+
+
 def _no_such_build() -> web.Response:
     return error_response(422, "DEVCB.00031006", "The build record does not exist.")
 
@@ -126,31 +163,20 @@ class CheckApi:
 
     def __init__(self, state: SandboxState) -> None:
         self._state = state
-        self._api_gateway = ApiGateway(state)
+        self._api_gateway = ApiGateway(state, expired=EXPIRED)
 
     def application(self) -> web.Application:
         observe = self._state.listener().observe
         app = web.Application()
-        app.router.add_post("/v2/tasks/{task_id}/run", observe("check.run", self._authenticated(self._run)))
-        app.router.add_get(
-            "/v2/tasks/{task_id}/progress", observe("check.progress", self._authenticated(self._progress))
+        routes: tuple[tuple[str, str, str, Handler], ...] = (
+            ("POST", "/v2/tasks/{task_id}/run", "check.run", self._run),
+            ("GET", "/v2/tasks/{task_id}/progress", "check.progress", self._progress),
+            ("PUT", "/v1/jobs/{job_id}/result/refresh", "check.refresh", self._refresh),
         )
-        app.router.add_put(
-            "/v1/jobs/{job_id}/result/refresh", observe("check.refresh", self._authenticated(self._refresh))
-        )
+        for method, path, call_name, handler in routes:
+            app.router.add_route(method, path, observe(call_name, self._api_gateway.protect(call_name, handler)))
         app.router.add_route("*", "/{path:.*}", observe("check.unknown", no_such_api))
         return app
-
-    def _authenticated(self, handler: Handler) -> Handler:
-        async def authenticated(request: web.Request) -> web.StreamResponse:
-            rejection = await self._api_gateway.rejection(request)
-            if rejection is None:
-                return await handler(request)
-            if rejection.code == "APIGW.0307":
-                return error_response(401, *EXPIRED)
-            return gateway_error(401, rejection.code, rejection.message)
-
-        return authenticated
 
     async def _run(self, request: web.Request) -> web.Response:
         run = self._state.checks.run(request.match_info["task_id"])

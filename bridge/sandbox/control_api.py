@@ -2,7 +2,8 @@
 
 Times are microseconds UTC; an error is `{"error": "…"}` with 400 or 404.
 
-POST   /builds {job_id, build_no, record?: {field of record-info: value}}   201, the build, running
+POST   /builds {job_id, build_no, record?: {field of record-info: value},
+                details?: {field of /v1/record/{record_id}/info: value}}    201, the build, running
 POST   /builds/{job_id}/{build_no}/end {build_result? = "SUCCESS"}          200, the build, ended
 DELETE /builds/{job_id}/{build_no}      204, CodeArts does not find it any more
 POST   /projects {token, name}          201 {id, name}
@@ -76,11 +77,12 @@ class ControlApi:
 
     async def _start_build(self, request: web.Request) -> web.Response:
         fields = await _read(request)
-        record = fields.get("record", {})
-        if not isinstance(record, Mapping):
-            raise ValueError("record must be an object of record-info's fields.")  # noqa: TRY004  # a 400 like the others
         build = self._state.builds.start(
-            _text(fields, "job_id"), _number(fields, "build_no"), at=self._state.micros(), record=record
+            _text(fields, "job_id"),
+            _number(fields, "build_no"),
+            at=self._state.micros(),
+            record=_object(fields, "record"),
+            details=_object(fields, "details"),
         )
         return web.json_response(_build(build), status=201)
 
@@ -154,11 +156,8 @@ class ControlApi:
 
     async def _end_check(self, request: web.Request) -> web.Response:
         fields = await _read(request)
-        report = fields.get("report", {})
-        if not isinstance(report, Mapping):
-            raise ValueError("report must be an object of a check report's fields.")  # noqa: TRY004  # as above
         status = CheckStatus(_number({"task_status": CheckStatus.SUCCEEDED, **fields}, "task_status"))
-        run = self._state.checks.end(request.match_info["task_id"], status, report)
+        run = self._state.checks.end(request.match_info["task_id"], status, _object(fields, "report"))
         return web.json_response({"exec_id": run.exec_id, "task_status": int(run.status)})
 
     async def _show_calls(self, request: web.Request) -> web.Response:
@@ -205,6 +204,13 @@ async def _read(request: web.Request) -> dict[str, object]:
     if not isinstance(fields, dict):
         raise ValueError("The body is not a JSON object.")  # noqa: TRY004  # a 400 like the others
     return fields
+
+
+def _object(fields: Mapping[str, object], name: str) -> Mapping[str, object]:
+    value = fields.get(name, {})
+    if not isinstance(value, Mapping):
+        raise ValueError(f"{name} must be an object of fields and values.")  # noqa: TRY004  # a 400 like the others
+    return value
 
 
 def _text(fields: Mapping[str, object], name: str) -> str:

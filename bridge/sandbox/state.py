@@ -10,10 +10,12 @@ import secrets
 import uuid
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
+from fnmatch import fnmatchcase
 from typing import Literal
 
 from bridge.sandbox.builds import REGION, Builds, Checks, Reports
-from bridge.sandbox.faults import CallListener, CallLog, Faults
+from bridge.sandbox.call_limits import CallLimits
+from bridge.sandbox.faults import CALL_NAMES, CallListener, CallLog, Faults
 from bridge.sandbox.presign import MAX_EXPIRES_SECONDS, Keys
 from bridge.sandbox.runs import Runs
 
@@ -195,6 +197,7 @@ class ObjectMap:
         return len(self._by_key)
 
 
+LIMITED_CALLS = tuple(name for name in CALL_NAMES if name.startswith(("codearts.", "check.")))
 BUCKET = "testnod-sandbox-uploads"
 
 
@@ -213,6 +216,9 @@ class Behavior:
     codearts_tokens: tuple[str, ...] = ()  # if set, CodeArts requires one of them, an IAM token or a signature
     credentials_wanted: bool = False  # CodeArts and Check require an IAM token or a signature
     token_seconds: int = 24 * 60 * 60  # lifetime of IAM's tokens
+    calls_per_minute: Mapping[str, int] = field(default_factory=dict)  # of CodeArts, by call name or pattern; else 429
+    retry_after: bool = False  # a 429 has Retry-After; whether Huawei's has is not documented
+    list_utc_offset_hours: int = 8  # of start_time and end_time of a list of builds; their time zone is not documented
 
     def changed(self, changes: Mapping[str, object]) -> "Behavior":
         """Return a copy with `changes`; raise ValueError with the key if one is unknown or out of range."""
@@ -231,6 +237,12 @@ def _is_seconds(value: object) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool) and value >= 0
 
 
+def _is_limit(entry: tuple[object, object]) -> bool:
+    where, limit = entry
+    is_name = isinstance(where, str) and any(fnmatchcase(name, where) for name in LIMITED_CALLS)
+    return is_name and type(limit) is int and limit >= 0
+
+
 _CHECKS: Mapping[str, Callable[[object], bool]] = {
     "url_seconds": lambda value: type(value) is int and 1 <= value <= MAX_EXPIRES_SECONDS,
     "processing_seconds": _is_seconds,
@@ -238,6 +250,9 @@ _CHECKS: Mapping[str, Callable[[object], bool]] = {
     "result_shape": lambda value: value in ("object", "array"),
     "keep_bytes": lambda value: isinstance(value, bool),
     "storage_idle_seconds": _is_seconds,
+    "calls_per_minute": lambda value: isinstance(value, Mapping) and all(map(_is_limit, value.items())),
+    "retry_after": lambda value: isinstance(value, bool),
+    "list_utc_offset_hours": lambda value: type(value) is int and -12 <= value <= 14,
     "credentials_wanted": lambda value: isinstance(value, bool),
     "token_seconds": lambda value: type(value) is int and value >= 1,
     "codearts_tokens": lambda value: isinstance(value, list | tuple) and all(isinstance(one, str) for one in value),
@@ -259,6 +274,7 @@ class SandboxState:
     runs: Runs = field(default_factory=Runs)
     objects: ObjectMap = field(default_factory=ObjectMap)
     faults: Faults = field(default_factory=Faults)
+    limits: CallLimits = field(default_factory=CallLimits)
     calls: CallLog = field(default_factory=CallLog)
     closing: asyncio.Event = field(default_factory=asyncio.Event)
     keys: Keys = field(

@@ -15,17 +15,19 @@ from bridge.domain.build import DeliveryState, DeliveryTarget
 from bridge.domain.lifecycle.mirror import StagesOutcome, SummaryOutcome, UploadOutcome
 from bridge.domain.outcomes import (
     CheckOutcome,
+    DetailsOutcome,
     FinalizeOutcome,
+    JobListOutcome,
     NotSent,
     PollOutcome,
     PutOutcome,
+    RecordListOutcome,
     RecordOutcome,
     RegisterOutcome,
     UploadFailedOutcome,
 )
 from bridge.domain.request_rate import Api
 from bridge.errors import BridgeError
-from bridge.protocols.codearts_lists import JobsOutcome, ListOutcome
 from bridge.protocols.iam import TokenOutcome, ValidationOutcome
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
@@ -51,8 +53,9 @@ CALLS: dict[str, dict[str, UnionType]] = {
     "codearts": {
         "build_info": PollOutcome,
         "record_info": RecordOutcome,
-        "record_list": ListOutcome,
-        "job_list": JobsOutcome,
+        "record_list": RecordListOutcome,
+        "job_list": JobListOutcome,
+        "record_details": DetailsOutcome,
         "upload": UploadOutcome,
         "full_stages": StagesOutcome,
         "summary": SummaryOutcome,

@@ -19,12 +19,18 @@ from bridge.domain.build_durations import UNKNOWN, Durations, learn
 from bridge.domain.circuit_breaker import CODEARTS, PROBER
 from bridge.domain.instants import EPOCH, MINUTE, SECOND, Duration, Instant, after
 from bridge.domain.lifecycle.breaker_signals import of_codearts
-from bridge.domain.outcomes import CredentialsRejected, NoSuchBuild, NotSent, OutcomeUnknown, Rejected, Throttled
+from bridge.domain.outcomes import (
+    CodeArtsFailure,
+    CredentialsRejected,
+    NoSuchBuild,
+    OutcomeUnknown,
+    Rejected,
+    Throttled,
+)
 from bridge.domain.policy import Policy
 from bridge.domain.poll_questions import OpenJob, Question, QuestionBook, mark_finished
 from bridge.domain.request_rate import REFUSED_FOR, Api
 from bridge.errors import BridgeError, Unavailable
-from bridge.protocols.codearts_lists import BuildsListed, JobsListed, JobsOutcome, ListOutcome, list_window
 from bridge.store.circuit_breakers import all_breakers
 from bridge.store.open_builds import (
     FinishedBuild,
@@ -39,6 +45,7 @@ from bridge.store.open_builds import (
     record_finished,
 )
 from bridge.store.request_rates import QuestionClaim, asked_since, claim_questions
+from bridge.worker.build_lists import ListFetcher, ProjectJobs
 from bridge.worker.reconcile import WorkerConfig
 from bridge.worker.request_rates import RequestRates
 
@@ -51,7 +58,6 @@ SLICE = 2_000  # open builds that one turn reads: more take more turns, and no t
 LEARNED_JOBS = 25  # jobs whose durations one turn reads
 LEARNED_AGAIN = Duration(10 * MINUTE)
 MAX_JOBS = 20_000  # whose durations and projects are remembered
-MAX_PAGES = 10  # of a list; what lies beyond is asked for with build-info
 MAX_CALLS = 16  # lists at once
 RETRY_LIST = Duration(MINUTE)  # after a list failed
 REFUSED_JOBS = 3  # that many jobs refused in a row, and none listed: the account may list no job
@@ -307,7 +313,7 @@ class StatusPoller:
             slots.popleft()
             if (question := self._book.choose(api, now)) is not None:
                 self._mark_asked(question, now, rates)
-                self._start(self._ask_one(question, codearts, rates))
+                self._start(self._fetch(question, codearts, rates))
         if not slots and self._book.choose(api, now) is not None:
             ahead = max(1, SLOTS_AHEAD // rates.rate(api).interval)
             slots.extend(await rates.take_slots(api, min(ahead, len(self._book.jobs))))
@@ -329,140 +335,94 @@ class StatusPoller:
         self._waker.woken.set()
         error = None if task.cancelled() else task.exception()
         if isinstance(error, BridgeError):
-            log.warning("list_interrupted", error=str(error))
+            log.warning("ledger_read_retried", error=str(error))
         elif error is not None:
             log.error("list_failed", exc_info=error)
 
-    async def _ask_one(self, question: Question, codearts: CodeArts, rates: RequestRates) -> None:
-        is_project = question.api is Api.JOB_LIST
-        subject = _subject_of_project(question.project_id) if is_project else _subject_of_job(question.job_id)
+    async def _fetch(self, question: Question, codearts: CodeArts, rates: RequestRates) -> None:
+        """Fetch a list, unless another gateway just did, and record what it shows."""
+        by_project = question.api is Api.JOB_LIST
+        subject = _subject_of_project(question.project_id) if by_project else _subject_of_job(question.job_id)
         if self._database.shared:
             claim = QuestionClaim(subject=subject, interval=self._intervals[1])
             if not await self._database.write(claim_questions, claim):
                 return
-        if is_project:
-            await self._list_jobs(question.project_id, codearts, rates)
+        fetcher = ListFetcher(
+            codearts=codearts, rates=rates, database=self._database, clock=self._clock, stopping=self._stopping
+        )
+        if by_project:
+            await self._list_jobs(question.project_id, fetcher)
         else:
-            await self._list_builds(question.job_id, codearts, rates)
+            await self._list_builds(question.job_id, fetcher)
 
-    async def _list_builds(self, job_id: str, codearts: CodeArts, rates: RequestRates) -> None:
-        """List the builds of a job, page by page until all open ones were found, and record those that have ended."""
+    async def _list_builds(self, job_id: str, fetcher: ListFetcher) -> None:
+        """List the builds of a job, and record those of the open ones that have ended."""
         rows = {row.build_no: row for row in await self._database.read(read_job, job_id)}
         if not rows:
             self._book.drop(job_id)
             return
         requested_at = self._database.now()
-        oldest = min(rows.values(), key=lambda row: row.began_at)
-        window = list_window(oldest.started_at, oldest.accepted_at, requested_at)
-        missing, finished, running = dict(rows), [], set()
-        for page in range(MAX_PAGES):
-            sent_at = self._database.now()
-            outcome = await codearts.record_list(job_id, window, page)
-            await self._record(Api.RECORD_LIST, job_id, outcome, sent_at, rates)
-            if not isinstance(outcome, BuildsListed):
-                return
-            for listed in outcome.builds:
-                row = missing.pop(listed.build_no, None)
-                if row is None:
-                    continue
-                if listed.finished:
-                    finished.append((row, listed.result))
-                else:
-                    running.add(row.id)
-            if outcome.is_last or not missing:
-                break
-            if await self._wait_for_slot(Api.RECORD_LIST, rates):
-                return
-        seen = self._seen_of(job_id)
-        for row, result in finished:
-            ended = FinishedBuild(
-                build_id=row.id,
-                listed_at=requested_at,
-                running_at=Instant(min(requested_at, seen.get(row.id, row.seen_at))),
-                result=result,
-            )
-            await self._database.write(record_finished, ended)
-        self._note_listed(job_id, running, {row.id for row in missing.values()}, requested_at)
-        if finished:
-            self._wake_dispatcher()
-        await self._put({job_id: await self._database.read(read_job, job_id)}, rates)
-
-    async def _wait_for_slot(self, api: Api, rates: RequestRates) -> bool:
-        """Wait for the slot of a further page; return whether the worker stops."""
-        (slot_at,) = await rates.take_slots(api, 1)
-        ahead = self._clock.now() - self._database.now()
-        await self._clock.wait(self._stopping, slot_at + ahead)
-        return self._stopping.is_set()
-
-    def _seen_of(self, job_id: str) -> dict[int, int]:
-        job = self._book.jobs.get(job_id)
-        return {} if job is None else dict(zip(job.ids, job.seen, strict=True))
-
-    def _note_listed(self, job_id: str, running: set[int], missing: set[int], at: Instant) -> None:
-        """Remember which builds a list shows running, and which it lacks: these are left to build-info."""
-        job = self._book.jobs.get(job_id)
-        if job is None:
+        outcome = await fetcher.builds_of(job_id, rows.values())
+        if not isinstance(outcome, list):
+            await self._record_failure(Api.RECORD_LIST, job_id, outcome, fetcher.rates)
             return
-        job.unlisted = frozenset(missing)
-        job.requested -= running
-        for index, build_id in enumerate(job.ids):
-            if build_id in running:
-                job.seen[index] = max(job.seen[index], at)
+        self._refused[Api.RECORD_LIST].clear()
+        self._unlistable.pop(job_id, None)
+        listed = {rows[build.build_no].id: build for build in outcome}
+        job = self._book.jobs.get(job_id)
+        seen = {} if job is None else dict(zip(job.ids, job.seen, strict=True))
+        for row in rows.values():
+            if row.id in listed and listed[row.id].finished:
+                finished = FinishedBuild(
+                    build_id=row.id,
+                    listed_at=requested_at,
+                    running_at=Instant(min(requested_at, seen.get(row.id, row.seen_at))),
+                    result=listed[row.id].result,
+                )
+                await self._database.write(record_finished, finished)
+        if any(build.finished for build in listed.values()):
+            self._wake_dispatcher()
+        if job is not None:
+            job.note_listed(
+                running={build_id for build_id, build in listed.items() if not build.finished},
+                unlisted={row.id for row in rows.values()} - listed.keys(),
+                at=requested_at,
+            )
+        await self._put({job_id: await self._database.read(read_job, job_id)}, fetcher.rates)
 
-    async def _list_jobs(self, project_id: str, codearts: CodeArts, rates: RequestRates) -> None:
+    async def _list_jobs(self, project_id: str, fetcher: ListFetcher) -> None:
         """List the jobs of a project: those that run nothing come next, and are asked about by their own lists."""
         project, requested_at = self._book.project(project_id), self._database.now()
-        finished: set[str] = set()
-        running: set[str] = set()
-        for page in range(MAX_PAGES):
-            sent_at = self._database.now()
-            outcome = await codearts.job_list(project_id, page)
-            await self._record(Api.JOB_LIST, project_id, outcome, sent_at, rates)
-            if not isinstance(outcome, JobsListed):
-                project.asked_at = after(requested_at, _retry_after(outcome))
-                return
-            project.pages = outcome.pages
-            finished |= outcome.finished
-            running |= outcome.running
-            if page + 1 >= outcome.pages or await self._wait_for_slot(Api.JOB_LIST, rates):
-                break
+        outcome = await fetcher.jobs_of(project_id)
+        if not isinstance(outcome, ProjectJobs):
+            project.asked_at = after(requested_at, _retry_after(outcome))
+            await self._record_failure(Api.JOB_LIST, project_id, outcome, fetcher.rates)
+            return
+        self._refused[Api.JOB_LIST].clear()
+        project.pages = outcome.pages
         now = self._database.now()
         of_project = [job for job in self._book.jobs.values() if job.project_id == project_id]
-        for job in mark_finished(of_project, finished, running, requested_at):
-            self._book.put(job, now, self._per_minute(rates, now))
+        for job in mark_finished(of_project, outcome.finished, outcome.running, requested_at):
+            self._book.put(job, now, self._per_minute(fetcher.rates, now))
 
-    async def _record(
-        self, api: Api, subject: str, outcome: ListOutcome | JobsOutcome, sent_at: Instant, rates: RequestRates
-    ) -> None:
-        """Record what an outcome shows of the rate, of CodeArts, and of whether this list can be used."""
-        await rates.record(api, outcome, sent_at)
-        now = self._database.now()
-        match outcome:
-            case BuildsListed() | JobsListed():
+    async def _record_failure(self, api: Api, subject: str, outcome: CodeArtsFailure, rates: RequestRates) -> None:
+        """Record what a failure shows of CodeArts, and of whether this list can be used."""
+        if isinstance(outcome, Throttled):
+            self._slots[api].clear()
+            return
+        if isinstance(outcome, CredentialsRejected):
+            for name, signal, reason in of_codearts(outcome):
+                await self._config().send_signal(name, signal, reason, PROBER)
+            return
+        self._leave_to_build_info(subject, after(self._database.now(), _retry_after(outcome)))
+        if _is_refusal(outcome):
+            log.warning("list_refused", api=api.value, subject=subject, reason=outcome.message)
+            self._refused[api].add(subject)
+            missing = isinstance(outcome, Rejected) and outcome.status == NO_SUCH_API
+            if missing or len(self._refused[api]) >= REFUSED_JOBS:
                 self._refused[api].clear()
-                self._unlistable.pop(subject, None)
-            case Throttled():
-                self._slots[api].clear()
-            case CredentialsRejected():
-                for name, signal, reason in of_codearts(outcome):
-                    await self._config().send_signal(name, signal, reason, PROBER)
-            case _:
-                self._leave_to_build_info(subject, after(now, _retry_after(outcome)))
-                if not isinstance(outcome, NotSent):
-                    log.warning("list_refused", api=api.value, subject=subject, reason=outcome.message)
-                if _is_refusal(outcome):
-                    await self._count_refusal(api, subject, outcome, rates)
-
-    async def _count_refusal(
-        self, api: Api, subject: str, outcome: ListOutcome | JobsOutcome, rates: RequestRates
-    ) -> None:
-        """Stop using a list for the account if CodeArts does not have it, or refuses it for one job after another."""
-        self._refused[api].add(subject)
-        missing = isinstance(outcome, Rejected) and outcome.status == NO_SUCH_API
-        if missing or len(self._refused[api]) >= REFUSED_JOBS:
-            self._refused[api].clear()
-            await rates.record_refused(api)
-            self._book.may_list = self._book.may_list and api is not Api.RECORD_LIST
+                await rates.record_refused(api)
+                self._look_at = EPOCH
 
     def _leave_to_build_info(self, subject: str, until: Instant) -> None:
         _remember(self._unlistable, subject, until)
@@ -478,13 +438,13 @@ def _is_refused(rates: RequestRates, api: Api, now: Instant) -> bool:
     return (rates.rate(api).refused_until or EPOCH) > now
 
 
-def _is_refusal(outcome: ListOutcome | JobsOutcome) -> bool:
+def _is_refusal(outcome: CodeArtsFailure) -> bool:
     """Return whether CodeArts has answered, and will answer the same again."""
     unreadable = isinstance(outcome, OutcomeUnknown) and outcome.status == 200
     return unreadable or isinstance(outcome, Rejected | NoSuchBuild)
 
 
-def _retry_after(outcome: ListOutcome | JobsOutcome) -> Duration:
+def _retry_after(outcome: CodeArtsFailure) -> Duration:
     return REFUSED_FOR if _is_refusal(outcome) else RETRY_LIST
 
 

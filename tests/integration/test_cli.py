@@ -10,6 +10,7 @@ import socket
 import sqlite3
 import subprocess
 import sys
+import urllib.error
 import urllib.request
 from contextlib import closing, contextmanager
 
@@ -575,6 +576,39 @@ def test_sandbox_prints_its_addresses_and_exits_with_0():
 
     assert runs == {"runs": []}
     assert running.returncode == 0
+
+
+def test_sandbox_limits_calls_as_its_options_have_it():
+    limits = ("--calls-per-minute=50", "--calls-per-minute=codearts.build_info=0")
+    with process("sandbox", *sandbox_ports(), *limits) as running:
+        codearts = next(line.split()[1] for line in running.stdout if line.startswith("CodeArts "))
+        statuses = [
+            _status(f"{codearts}{path}")
+            for path in ("/v1/job/a/1/build-info", "/v1/job/p/list?page_index=0&page_size=1")
+        ]
+        running.send_signal(signal.SIGINT)
+        running.communicate(timeout=PATIENCE_SECONDS)
+
+    assert statuses == [429, 200]
+
+
+def _status(url):
+    try:
+        with urllib.request.urlopen(url, timeout=PATIENCE_SECONDS) as answer:  # noqa: S310
+            return answer.status
+    except urllib.error.HTTPError as error:
+        with error:
+            return error.code
+
+
+@pytest.mark.parametrize(
+    ("limit", "complaint"),
+    [("many", "not a number"), ("codearts.x=5", "calls_per_minute"), ("s3.put=5", "calls_per_minute")],
+)
+def test_sandbox_rejects_a_limit_that_makes_no_sense(bridge, limit, complaint):
+    status, _, err = bridge("sandbox", f"--calls-per-minute={limit}")
+    assert status == 2
+    assert complaint in err
 
 
 def test_sandbox_tells_in_a_sentence_that_a_port_is_taken(bridge):

@@ -7,8 +7,10 @@ from aiohttp import web
 from bridge.client.codearts import CodeArts, CodeArtsReports, ReportFile
 from bridge.client.credentials import StaticHeaders
 from bridge.domain.build import BuildRecord
+from bridge.domain.instants import Instant
 from bridge.domain.outcomes import BuildInfo, CorruptBody, NotSent, RecordFetched, Rejected, SpoolUnreadable
 from bridge.errors import CorruptBlob, Unavailable
+from bridge.sandbox.sandbox import Sandbox
 
 JOB = "cb5fa20de5fd4cf8be681d4bd6fdd2f6"
 V1 = f"/v1/record/{JOB}/61/record-info"
@@ -154,3 +156,20 @@ async def test_only_a_damaged_report_is_given_up_and_none_is_taken_by_half(raw_s
         outcome = await reports.upload(JOB, 1, "1", [file])
         assert isinstance(outcome, kind)
         assert not await came_whole
+
+
+async def test_lists_and_details_are_read_from_the_sandbox(new_session):
+    now = Instant(1_700_000_000 * 1_000_000)
+    async with Sandbox(now=lambda: now / 1_000_000) as sandbox:
+        build = sandbox.state.builds.start(JOB, 61, at=now, details={"revision": "abc", "display_name": "nightly"})
+        client = CodeArts(new_session("codearts"), sandbox.codearts_url, StaticHeaders())
+        builds = await client.record_list(JOB, now, now)
+        jobs = await client.job_list(str(build.project_id))
+        details = await client.record_details(str(build.record()["build_record_id"]))
+        calls = [(call.where, call.status) for call in sandbox.state.calls.at()]
+    assert [(each.build_no, each.finished, each.commit, each.started_at) for each in builds.builds] == [
+        (61, False, "abc", now)
+    ]
+    assert [(job.job_id, job.job_name, job.finished) for job in jobs.jobs] == [(JOB, "nightly", False)]
+    assert (details.details.build_no, details.details.commit) == (61, "abc")
+    assert calls == [("codearts.record_list", 200), ("codearts.job_list", 200), ("codearts.record_details", 200)]

@@ -6,8 +6,11 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from huaweicloudsdkcodeartsbuild.v3 import (
     CodeArtsBuildClient,
+    ListBuildInfoRecordByJobIdRequest,
+    ListProjectJobsRequest,
     ShowBuildDetailsRequest,
     ShowBuildRecordFullStagesRequest,
+    ShowBuildRecordRequest,
     ShowJobBuildRecordDetailRequest,
     ShowRecordDetailRequest,
     ShowReportSummaryRequest,
@@ -155,3 +158,34 @@ async def test_a_stale_date_is_rejected(build):
 
     with pytest.raises(ClientRequestException, match="verify aksk signature fail"):
         await asyncio.to_thread(call)
+
+
+async def test_lists_and_details_are_read(sandbox, build):
+    project = sandbox.state.builds.start(JOB, 61, at=sandbox.state.micros(), details={"revision": "abc"}).project_id
+    now = datetime.now(UTC)
+    records = await ask(
+        build,
+        "list_build_info_record_by_job_id",
+        request=ListBuildInfoRecordByJobIdRequest,
+        job_id=JOB,
+        start_time=f"{now - timedelta(days=1):%Y-%m-%d %H:%M:%S}",
+        end_time=f"{now + timedelta(days=1):%Y-%m-%d %H:%M:%S}",
+    )
+    assert records.result.total_record == "1"
+    (record,) = records.result.job_build_states
+    assert (record.number, record.job_running_status, record.commit_info.commit_id) == (61, "Running", "abc")
+    jobs = await ask(
+        build, "list_project_jobs", request=ListProjectJobsRequest, project_id=project, page_index=0, page_size=100
+    )
+    assert [(job.id, job.is_finished) for job in jobs.jobs] == [(JOB, False)]
+    record_id = sandbox.state.builds.find(JOB, 61).record()["build_record_id"]
+    details = await ask(build, "show_build_record", request=ShowBuildRecordRequest, record_id=record_id)
+    assert (details.result.build_no, details.result.revision) == ("61", "abc")
+    assert details.result.build_record_type.record_type == "JOB"
+
+
+async def test_a_limit_is_an_error_of_the_sdk(sandbox, build):
+    sandbox.state.behavior = sandbox.state.behavior.changed({"calls_per_minute": {"*": 0}})
+    with pytest.raises(ClientRequestException) as refused:
+        await ask(build, "show_build_details", request=ShowBuildDetailsRequest, job_id=JOB, build_no=61)
+    assert refused.value.status_code == 429
