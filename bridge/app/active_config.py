@@ -26,7 +26,8 @@ from bridge.client.presigned_put import PresignedUploader
 from bridge.client.ssrf_guard import StorageUrlPolicy
 from bridge.client.testnod import TestNod
 from bridge.domain.circuit_breaker import CODEARTS
-from bridge.domain.policy import Policy
+from bridge.domain.instants import SECOND, Duration, after
+from bridge.domain.request_rate import Api
 from bridge.server.auth.authenticator import Authenticator
 from bridge.server.auth.iam_tokens import Verdicts
 from bridge.server.build_status import BuildStatusHandler
@@ -152,7 +153,7 @@ async def _server_config(
     readiness, policy, limits = resources.readiness, worker.policy, to_upload_limits(settings)
     proxy = None
     if settings.proxy.enabled:
-        proxy = await _proxy(settings, resources, authenticator, credentials, policy)
+        proxy = await _proxy(settings, resources, authenticator, credentials, worker)
     return ServerConfig(
         upload=UploadHandler(
             routes=policy.routes,
@@ -194,15 +195,21 @@ async def _proxy(
     resources: Resources,
     authenticator: Authenticator,
     credentials: Credentials,
-    policy: Policy,
+    worker: WorkerConfig,
 ) -> ProxyHandler:
+    async def record_throttled(api: Api, age_seconds: float, retry_after_seconds: float | None) -> None:
+        sent_at = after(resources.database.now(), Duration(-int(age_seconds * SECOND)))
+        if worker.rates is not None:
+            await worker.rates.record_throttled(api, sent_at, retry_after_seconds)
+
     endpoints = to_endpoints(settings).items()
     connections = {upstream: await resources.proxy_connections.open(endpoint) for upstream, endpoint in endpoints}
     return ProxyHandler(
         forwarder=Forwarder(connections, credentials, authenticator.is_token_of_bridge, resources.via),
         authenticator=authenticator,
         policy=to_proxy_policy(settings),
-        routes=policy.routes,
+        routes=worker.policy.routes,
+        record_throttled=record_throttled,
         summaries=LocalReportSummaries(resources.database),
         metrics=resources.metrics,
         is_stopping=lambda: resources.readiness.draining,

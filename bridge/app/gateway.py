@@ -3,6 +3,7 @@
 import asyncio
 import os
 import uuid
+from collections.abc import Mapping
 from contextlib import AsyncExitStack
 from dataclasses import replace
 from functools import partial
@@ -24,6 +25,7 @@ from bridge.domain.build import DeliveryTarget
 from bridge.domain.circuit_breaker import CircuitBreaker
 from bridge.domain.instants import SECOND
 from bridge.domain.intake import AcceptedUpload, UploadReceipt
+from bridge.domain.request_rate import Api, RequestRate
 from bridge.errors import Unavailable
 from bridge.server.admin.app import admin_app
 from bridge.server.app import server_app
@@ -240,6 +242,7 @@ class Gateway:
             certificate=self._certificate,
             clock_verdict=self._resources.clock_check.check,
             own_breakers=self._own_breakers,
+            rates=self._codearts_rates,
             host=settings.admin.host,
             clock=self.clock,
         )
@@ -256,6 +259,10 @@ class Gateway:
 
     def _own_breakers(self) -> list[CircuitBreaker]:
         return self._resources.own_faults.breakers(self._config.worker.clients.credential_digests)
+
+    def _codearts_rates(self) -> Mapping[Api, RequestRate]:
+        rates = self._config.worker.rates
+        return {} if rates is None or self._config.worker.clients.codearts is None else rates.known
 
     # -- while it runs -------------------------------------------------------------------------------------------
 

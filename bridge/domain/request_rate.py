@@ -7,6 +7,7 @@ Calls are spaced evenly, and a slot that passes unused is lost: so there is no b
 The values are those of table `request_rates`, so that all gateways of a ledger keep one rate.
 """
 
+import re
 from dataclasses import dataclass, replace
 from enum import StrEnum
 
@@ -21,6 +22,20 @@ class Api(StrEnum):
     RECORD_LIST = "record_list"  # the builds of a job
     JOB_LIST = "job_list"  # the jobs of a project
     CODE_CHECK = "code_check"
+
+
+_PATHS = {
+    Api.BUILD_INFO: re.compile(r"/v1/job/[^/]+/[^/]+/build-info"),
+    Api.RECORD_INFO: re.compile(r"/v1/record/[^/]+/[^/]+/record-info|/v4/jobs/[^/]+/[^/]+/record-info"),
+    Api.RECORD_LIST: re.compile(r"/v1/record/[^/]+/list"),
+    Api.JOB_LIST: re.compile(r"/v1/job/[^/]+/list"),
+    Api.CODE_CHECK: re.compile(r"/v1/jobs/[^/]+/result/refresh"),
+}
+
+
+def api_of(path: str) -> Api | None:
+    """Return the API that a path of CodeArts belongs to; None if the bridge does not call it itself."""
+    return next((api for api, pattern in _PATHS.items() if pattern.fullmatch(path)), None)
 
 
 MIN_PER_MINUTE = 1.0
