@@ -7,12 +7,14 @@ fake clock; CodeArts is simulated with its limits. Always exits with 0. README.m
 import argparse
 import math
 import sys
+import tracemalloc
 from array import array
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from heapq import heappop, heappush
 from itertools import count
+from pathlib import Path
 from random import Random
 from statistics import median, quantiles
 from zlib import crc32
@@ -416,11 +418,110 @@ def print_table(rows: list[tuple[int, float, str, Figures]]) -> None:
         print(f"{per_minute:14}  {hooks:5.0%}  {name:19} {lags} {shares}")
 
 
+def print_targets(rows: list[tuple[int, float, str, Figures]]) -> None:
+    """Compare the figures without hooks with the targets of the README."""
+    found = {(per_minute, name): figures for per_minute, hooks, name, figures in rows if hooks == 0}
+    own = {per_minute: found[per_minute, "this version"] for per_minute in (10, 50, 120)}
+    for per_minute, name, least in ((50, "96d5962", 5), (50, "every 10 s", 5), (10, "96d5962", 10)):
+        ratio = median(found[per_minute, name].lags) / median(own[per_minute].lags)
+        print(f"median lag at {per_minute} a minute: {ratio:.1f} times shorter than {name} (target: {least})")
+    for per_minute, figures in own.items():
+        ratio = found[per_minute, "96d5962"].calls_per_build / figures.calls_per_build
+        print(f"calls for a build at {per_minute} a minute: {ratio:.1f} times fewer than 96d5962 (target: 4)")
+    worst = max(figures.throttled_share for _, _, name, figures in rows if name.startswith("this"))
+    print(f"429s after the first minute: at most {worst:.1%} of the calls (target: 2%)")
+
+
+# -- 100,000 builds --------------------------------------------------------------------------------------------------
+
+CROWD, CROWD_JOBS, CROWD_PER_MINUTE = 100_000, 2_000, 3_000
+
+
+def measure_crowd(builds: int) -> None:
+    """Print memory and lags of many open builds in many routes."""
+    world = make_world(1, CROWD_PER_MINUTE, 0.0, builds=builds, jobs=CROWD_JOBS)
+    policy = Adaptive(world, CROWD_PER_MINUTE)
+    tracemalloc.start()
+    empty = tracemalloc.get_traced_memory()[0]
+    for build in world.builds:
+        policy.open[build.job][build.id] = build
+    held = tracemalloc.get_traced_memory()[0]
+    for job_id in policy.open:
+        policy._put(job_id, 0)
+    book = tracemalloc.get_traced_memory()[0] - held
+    tracemalloc.stop()
+    print(f"{builds:,} open builds of {CROWD_JOBS:,} jobs: the book holds {book / 2**20:.1f} MiB", end="")
+    print(f" (the simulated builds: {(held - empty) / 2**20:.1f} MiB)")
+    world = make_world(1, CROWD_PER_MINUTE, 0.0, builds=builds, jobs=CROWD_JOBS)
+    figures = measure(world, Adaptive(world, CROWD_PER_MINUTE))
+    by_route: defaultdict[str, list[float]] = defaultdict(list)
+    for build in world.builds:
+        by_route[build.project].append(((build.found or 0) + GRACE - build.ended) / SECOND)
+    medians = sorted(median(lags) for lags in by_route.values())
+    print(f"lag: median {median(figures.lags):.1f} s, p95 {figures.p95:.1f} s, max {max(figures.lags):.0f} s")
+    print(f"median lags of {len(medians)} routes: {medians[0]:.1f} s to {medians[-1]:.1f} s")
+    print(
+        f"calls: {figures.calls_per_build:.2f} a build, {figures.throttled_share:.1%} throttled after the first minute"
+    )
+
+
+# -- plot ------------------------------------------------------------------------------------------------------------
+
+WIDTH, HEIGHT, LEFT, TOP, BOTTOM = 720, 360, 60, 40, 60
+COLORS = {"this version": "#0969da", "this, unknown jobs": "#54aeff", "96d5962": "#cf222e", "every 10 s": "#9a6700"}
+TICKS = (10, 30, 60, 300, 900, 3600)
+
+
+def plot(rows: list[tuple[int, float, str, Figures]], per_minute: int) -> str:
+    """Return an SVG of the lags without hooks at one limit: the share of builds finalized within a time."""
+    span = math.log(TICKS[-1] / TICKS[0])
+
+    def x(seconds: float) -> float:
+        share = math.log(min(max(seconds, TICKS[0]), TICKS[-1]) / TICKS[0]) / span
+        return LEFT + share * (WIDTH - LEFT - 20)
+
+    def y(share: float) -> float:
+        return TOP + (1 - share) * (HEIGHT - TOP - BOTTOM)
+
+    parts = [
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {HEIGHT}" font-family="sans-serif" font-size="12">',
+        f'<rect width="{WIDTH}" height="{HEIGHT}" fill="white"/>',
+        f'<text x="{LEFT}" y="20">Builds finalized within a time after their end, at {per_minute} calls a minute</text>',
+    ]
+    for tick in TICKS:
+        label = f"{tick} s" if tick < 60 else f"{tick // 60} min"
+        parts.append(f'<path d="M{x(tick):.0f} {TOP}V{HEIGHT - BOTTOM}" stroke="#d0d7de"/>')
+        parts.append(f'<text x="{x(tick):.0f}" y="{HEIGHT - BOTTOM + 16}" text-anchor="middle">{label}</text>')
+    for share in (0, 0.5, 1):
+        parts.append(f'<path d="M{LEFT} {y(share):.0f}H{WIDTH - 20}" stroke="#d0d7de"/>')
+        parts.append(f'<text x="{LEFT - 8}" y="{y(share) + 4:.0f}" text-anchor="end">{share:.0%}</text>')
+    for number, (name, color) in enumerate(COLORS.items()):
+        lags = sorted(
+            next(f for limit, hooks, policy, f in rows if (limit, hooks, policy) == (per_minute, 0, name)).lags
+        )
+        every = max(1, len(lags) // 100)
+        points = " ".join(f"{x(lags[n]):.0f},{y((n + 1) / len(lags)):.0f}" for n in range(0, len(lags), every))
+        parts.append(f'<polyline points="{points}" fill="none" stroke="{color}" stroke-width="2"/>')
+        at = LEFT + number * 160
+        parts.append(f'<path d="M{at} {HEIGHT - 20}h20" stroke="{color}" stroke-width="2"/>')
+        parts.append(f'<text x="{at + 26}" y="{HEIGHT - 16}">{name}</text>')
+    return "\n".join([*parts, "</svg>", ""])
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--crowd", type=int, default=CROWD, help="open builds of the last part; 0 leaves it out")
+    parser.add_argument("--plots", type=Path, help="folder to write polling-10.svg and polling-50.svg to")
     options = parser.parse_args()
-    print_table(list(run_all(options.seeds)))
+    rows = list(run_all(options.seeds))
+    print_table(rows)
+    print_targets(rows)
+    if options.plots:
+        for per_minute in (10, 50):
+            (options.plots / f"polling-{per_minute}.svg").write_text(plot(rows, per_minute), encoding="utf-8")
+    if options.crowd:
+        measure_crowd(options.crowd)
 
 
 if __name__ == "__main__":

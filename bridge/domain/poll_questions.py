@@ -9,7 +9,7 @@ from array import array
 from collections import Counter, OrderedDict
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field
-from heapq import heappop, heappush
+from heapq import heapify, heappop, heappush
 from itertools import islice
 
 from bridge.domain.build_durations import UNKNOWN, Durations
@@ -41,6 +41,7 @@ FARTHEST = Duration(60 * MINUTE)
 REQUESTED = 600 * SECOND
 """What a build for which a notice came counts for: it is asked about before all builds without one."""
 
+MAX_STALE = 4  # entries of a job in the queue: each time it is scheduled, the one before becomes stale
 SAMPLE = 64  # builds of a job that are evaluated: they stand for all
 RIVALS = 128  # jobs of a route that a choice compares, those first that have been worth a call for longest
 VALUE_AGE = Duration(5 * SECOND)  # a value is computed again after so long
@@ -98,12 +99,12 @@ class OpenJob:
         waiting, index = max((self.waiting(index, now), index) for index in range(0, count, step))
         return self.ids[index], waiting
 
-    def note_listed(self, *, running: set[int], unlisted: set[int], at: Instant) -> None:
-        """Record which builds a list that was requested `at` shows running, and which it lacks."""
-        self.unlisted = frozenset(unlisted)
-        self.requested -= running
+    def note_listed(self, *, listed: Collection[int], at: Instant) -> None:
+        """Record which builds a list that was requested `at` shows; what it lacks is left to build-info."""
+        self.unlisted = frozenset(set(self.ids).difference(listed))
+        self.requested = self.requested.difference(listed)
         for index, build_id in enumerate(self.ids):
-            if build_id in running:
+            if build_id in listed:
                 self.seen[index] = max(self.seen[index], at)
 
     def usual_interval(self, least: Duration, most: Duration) -> Duration:
@@ -244,6 +245,9 @@ class QuestionBook:
         if job.worth_at <= now:
             self._make_ready(job)
         else:
+            if len(self._later) > MAX_STALE * (len(self.jobs) + 1):
+                self._later = [(each.worth_at, each.job_id) for each in self.jobs.values() if each.worth_at > now]
+                heapify(self._later)
             heappush(self._later, (job.worth_at, job.job_id))
 
     def _worth_at(self, job: OpenJob, now: Instant, per_minute: float) -> Instant:

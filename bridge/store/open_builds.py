@@ -13,7 +13,10 @@ from bridge.store.duplicates import SOURCE
 from bridge.store.schema import UNFINISHED_BUILD, builds
 from bridge.store.sql_helpers import earlier
 
-OPEN = and_(builds.c.source == SOURCE, builds.c.state == BuildState.OPEN, UNFINISHED_BUILD)
+OPEN = and_(
+    builds.c.source == SOURCE, builds.c.state == BuildState.OPEN, UNFINISHED_BUILD, builds.c.listed_at.is_(None)
+)
+"""What is asked about: a build that a list shows finished is ended by its reconciler."""
 
 LISTED_BUILDS = 1_000
 """Open builds of a job that one list is compared with."""

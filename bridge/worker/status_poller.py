@@ -382,12 +382,10 @@ class StatusPoller:
                 await self._database.write(record_finished, finished)
         if any(build.finished for build in listed.values()):
             self._wake_dispatcher()
-        if job is not None:
-            job.note_listed(
-                running={build_id for build_id, build in listed.items() if not build.finished},
-                unlisted={row.id for row in rows.values()} - listed.keys(),
-                at=requested_at,
-            )
+        if job is not None and self._book.jobs.get(job_id) is job:
+            job.note_listed(listed=listed.keys(), at=requested_at)
+            now = self._database.now()
+            self._book.put(job, now, self._per_minute(fetcher.rates, now))
         await self._put({job_id: await self._database.read(read_job, job_id)}, fetcher.rates)
 
     async def _list_jobs(self, project_id: str, fetcher: ListFetcher) -> None:
