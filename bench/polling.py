@@ -162,7 +162,7 @@ class Adaptive:
     def _accept(self, build: SimulatedBuild, now: int) -> None:
         build.seen = now
         self.open[build.job][build.id] = build
-        self._put(build.job, now)
+        self.put(build.job, now)
         self._describe(now, now + MINUTE)
 
     def _describe(self, now: int, until: int) -> None:
@@ -177,14 +177,14 @@ class Adaptive:
     def _report(self, build: SimulatedBuild, now: int) -> None:
         build.seen = now
         if build.id in self.open[build.job]:
-            self._put(build.job, now)
+            self.put(build.job, now)
 
     def _hook(self, build: SimulatedBuild, now: int) -> None:
         if build.id in self.open[build.job]:
             self.requested.add(build.id)
-            self._put(build.job, now)
+            self.put(build.job, now)
 
-    def _put(self, job_id: str, now: int) -> None:
+    def put(self, job_id: str, now: int) -> None:
         builds, before = self.open[job_id], self.book.jobs.get(job_id)
         if not builds:
             self.book.drop(job_id)
@@ -262,7 +262,7 @@ class Adaptive:
             else:
                 build.seen = max(build.seen, asked)
             self.requested.discard(build.id)
-        self._put(question.job_id, now)
+        self.put(question.job_id, now)
 
     def _learn(self, build: SimulatedBuild, now: int) -> None:
         self.ended[build.job].append((build.seen + now) // 2 - build.started)
@@ -447,7 +447,7 @@ def measure_crowd(builds: int) -> None:
         policy.open[build.job][build.id] = build
     held = tracemalloc.get_traced_memory()[0]
     for job_id in policy.open:
-        policy._put(job_id, 0)
+        policy.put(job_id, 0)
     book = tracemalloc.get_traced_memory()[0] - held
     tracemalloc.stop()
     print(f"{builds:,} open builds of {CROWD_JOBS:,} jobs: the book holds {book / 2**20:.1f} MiB", end="")
@@ -484,9 +484,10 @@ def plot(rows: list[tuple[int, float, str, Figures]], per_minute: int) -> str:
         return TOP + (1 - share) * (HEIGHT - TOP - BOTTOM)
 
     parts = [
-        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {HEIGHT}" font-family="sans-serif" font-size="12">',
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {HEIGHT}" font-family="sans-serif"',
+        ' font-size="12">',
         f'<rect width="{WIDTH}" height="{HEIGHT}" fill="white"/>',
-        f'<text x="{LEFT}" y="20">Builds finalized within a time after their end, at {per_minute} calls a minute</text>',
+        f'<text x="{LEFT}" y="20">Share of builds finalized after their end, at {per_minute} calls a minute</text>',
     ]
     for tick in TICKS:
         label = f"{tick} s" if tick < 60 else f"{tick // 60} min"

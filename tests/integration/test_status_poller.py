@@ -129,3 +129,17 @@ async def test_throttling_shows_in_readyz_and_metrics(gateway, sandbox):
             lines = (await answer.text()).splitlines()
     assert any(line.startswith("bridge_codearts_throttled_total") and not line.endswith(" 0.0") for line in lines)
     assert any(line.startswith(f'bridge_codearts_calls_per_minute{{api="{rate["api"]}"}}') for line in lines)
+
+
+async def test_after_an_outage_of_codearts_the_ends_are_found_without_a_new_upload(gateway, sandbox):
+    sandbox.state.faults.at_random("codearts.*", rate=1, answer={"status": 503, "body": ""}, seed=1)
+    await open_builds(gateway, sandbox, range(1, 4))
+
+    async def is_away():
+        async with aiohttp.ClientSession() as http, http.get(f"{gateway.admin_url}/readyz") as answer:
+            return any(each["name"] == "codearts" for each in (await answer.json())["upstreams"])
+
+    await until(is_away)
+    sandbox.state.faults.clear()
+    end(sandbox, 1, 2, 3)
+    await until(lambda: finalized(sandbox) == 3)

@@ -123,7 +123,7 @@ def test_the_jobs_of_a_project_are_listed_if_many_of_them_wait(book):
     assert book.choose(Api.JOB_LIST, NOW + PROJECT_INTERVAL) is None
 
 
-def test_a_job_that_runs_nothing_is_asked_about_next_and_one_that_runs_can_wait(book):
+def test_a_job_that_runs_nothing_is_asked_about_next_and_one_that_runs_can_wait():
     ended, running, several = job("ended"), job("running", first=2), job("several", builds=2, first=3)
     changed = mark_finished([ended, running, several], {"ended"}, {"running", "several"}, NOW)
     assert changed == [ended, running]
