@@ -98,8 +98,12 @@ async def _play(sandbox: Sandbox, url: str, builds: list[PlayedBuild]) -> None:
     async with aiohttp.ClientSession() as http, asyncio.TaskGroup() as tasks:
         for build in builds:
             tasks.create_task(_play_one(sandbox, url, http, build))
-        while sum(1 for run in sandbox.state.runs.all() if run.finalize_calls) < len(builds):
+        while _finalized(sandbox) < len(builds):  # noqa: ASYNC110 -- the sandbox announces nothing
             await asyncio.sleep(CHECK_SECONDS)
+
+
+def _finalized(sandbox: Sandbox) -> int:
+    return sum(1 for run in sandbox.state.runs.all() if run.finalize_calls)
 
 
 async def _play_one(sandbox: Sandbox, url: str, http: aiohttp.ClientSession, build: PlayedBuild) -> None:
