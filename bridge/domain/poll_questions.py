@@ -16,7 +16,7 @@ from bridge.domain.build_durations import UNKNOWN, Durations
 from bridge.domain.instants import EPOCH, MINUTE, SECOND, Duration, Instant, after, between
 from bridge.domain.request_rate import Api
 
-WORTH_BUDGET = 250 * SECOND
+WORTH_BUDGET = 350 * SECOND
 MIN_WORTH, MAX_WORTH = SECOND, 10 * SECOND
 """A question is worth a call if it is expected to end this much waiting, summed over the builds it covers: WORTH_BUDGET
 for the calls that are possible in a minute together, between these limits for each."""
