@@ -14,6 +14,7 @@ from bridge.domain.request_rate import (
     Api,
     RequestRate,
     admit,
+    api_of,
     corrected,
     count_answered,
     describe_rate,
@@ -164,3 +165,20 @@ def test_the_sentence_states_what_codearts_takes():
     limited = replace(rate, accepted=12.3)
     assert describe_rate(Api.BUILD_INFO, limited, NOW) == "CodeArts takes about 12 calls a minute for build-info."
     assert describe_rate(Api.RECORD_LIST, refuse(rate, NOW), NOW).startswith("CodeArts does not answer record-list")
+
+
+@pytest.mark.parametrize(
+    ("path", "api"),
+    [
+        ("/v1/job/j/1/build-info", Api.BUILD_INFO),
+        ("/v4/jobs/j/1/record-info", Api.RECORD_INFO),
+        ("/v1/record/j/1/record-info", Api.RECORD_INFO),
+        ("/v1/record/j/list", Api.RECORD_LIST),
+        ("/v1/job/p/list", Api.JOB_LIST),
+        ("/v1/jobs/j/result/refresh", Api.CODE_CHECK),
+        ("/v1/report/junit/report/upload", None),
+        ("/v1/job/j/1/build-info/more", None),
+    ],
+)
+def test_a_path_belongs_to_the_api_that_is_limited(path, api):
+    assert api_of(path) is api
