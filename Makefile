@@ -9,7 +9,7 @@ WORKERS ?= 6
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help demo fast one test check lint types format docs verdicts fuzz bench bench-deliver bench-hook bench-hostile bench-proxy bench-scale bench-slow bench-validation chaos language upload-path lock clean
+.PHONY: help demo fast one test check lint types format docs verdicts fuzz bench bench-deliver bench-hook bench-hostile bench-polling bench-proxy bench-scale bench-slow bench-validation chaos language upload-path lock clean
 
 help: ## list these targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sort | sed 's/:.*## /\t/' | expand -t 18
@@ -69,6 +69,9 @@ fuzz: $(VENV)/.dev ## arbitrary and mutated bytes through validation, for a minu
 
 chaos: $(VENV)/.dev ## random faults against running gateways: SEED=, SECONDS=, OPTIONS="--postgres --s3 --replicas 3"
 	$(RUN) -m tests.chaos $(addprefix --seed=,$(SEED)) $(addprefix --seconds=,$(SECONDS)) $(OPTIONS)
+
+bench-polling: $(VENV)/.dev ## ends of builds within CodeArts' limits, simulated, beside former policies
+	$(RUN) bench/polling.py $(OPTIONS)
 
 bench-proxy: $(VENV)/.dev ## proxied calls and downloads, beside nginx
 	$(RUN) bench/proxy.py

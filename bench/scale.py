@@ -18,6 +18,7 @@ from statistics import quantiles
 from typing import Any
 
 import asyncpg
+from bridge.store.rate_limit import take_rate_slot
 from intake import FOLDER, heading
 from million import JOBS, UNFINISHED, fill, job_id, small_upload
 from plans import scans_of
@@ -33,7 +34,6 @@ from bridge.store.engine.sqlite import SqliteDatabase
 from bridge.store.leases import Claim, PollRequest, Release, claim, due_routes, read_claimed, release, request_poll
 from bridge.store.ledger import open_ledger
 from bridge.store.queries import BuildsQuery, counts, find_build, find_why, list_builds, one_build
-from bridge.store.rate_limit import take_rate_slot
 from bridge.store.rejections import RejectionsQuery, list_rejections
 from bridge.store.retention import delete_old_rejections, known_blobs, routes_in_use, unlink_dead, unlink_delivered
 from bridge.store.uploads import accept

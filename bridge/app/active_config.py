@@ -26,7 +26,9 @@ from bridge.client.iam import Iam
 from bridge.client.presigned_put import PresignedUploader
 from bridge.client.ssrf_guard import StorageUrlPolicy
 from bridge.client.testnod import TestNod
-from bridge.domain.policy import Policy
+from bridge.domain.circuit_breaker import CODEARTS
+from bridge.domain.instants import SECOND, Duration, after
+from bridge.domain.request_rate import Api
 from bridge.server.auth.authenticator import Authenticator
 from bridge.server.auth.iam_tokens import Verdicts
 from bridge.server.build_status import BuildStatusHandler
@@ -43,6 +45,7 @@ from bridge.store.retention import routes_in_use
 from bridge.store.signature_uses import record_signature_uses
 from bridge.worker.call_executor import UpstreamCallExecutor
 from bridge.worker.reconcile import UpstreamClients, WorkerConfig
+from bridge.worker.request_rates import RequestRates
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -113,6 +116,8 @@ async def _worker_config(
         project_tokens={route.name: route.project_token for route in settings.routes},
         codearts_credentials=to_credential_text(settings),
     )
+    account = clients.credential_digests[CODEARTS]
+    rates = RequestRates(database, account, settings.polling.requests_per_minute, resources.metrics)
     executor = UpstreamCallExecutor(
         clients,
         resources.spool,
@@ -120,7 +125,7 @@ async def _worker_config(
         resources.metrics,
         background=resources.background,
         delivery_slots=delivery_slots,
-        requests_per_minute=settings.polling.requests_per_minute,
+        rates=rates,
     )
     routes = await database.read(routes_in_use) | {route.name for route in settings.routes}
     return WorkerConfig(
@@ -134,6 +139,8 @@ async def _worker_config(
         executor=executor,
         clock_verdict=resources.clock_check.check,
         own_faults=resources.own_faults,
+        rates=rates,
+        poller=resources.poller,
     )
 
 
@@ -147,7 +154,7 @@ async def _server_config(
     readiness, policy, limits = resources.readiness, worker.policy, to_upload_limits(settings)
     proxy = None
     if settings.proxy.enabled:
-        proxy = await _proxy(settings, resources, authenticator, credentials, policy)
+        proxy = await _proxy(settings, resources, authenticator, credentials, worker)
     return ServerConfig(
         upload=UploadHandler(
             routes=policy.routes,
@@ -191,15 +198,21 @@ async def _proxy(
     resources: Resources,
     authenticator: Authenticator,
     credentials: Credentials,
-    policy: Policy,
+    worker: WorkerConfig,
 ) -> ProxyHandler:
+    async def record_throttled(api: Api, age_seconds: float, retry_after_seconds: float | None) -> None:
+        sent_at = after(resources.database.now(), Duration(-int(age_seconds * SECOND)))
+        if worker.rates is not None:
+            await worker.rates.record_throttled(api, sent_at, retry_after_seconds)
+
     endpoints = to_endpoints(settings).items()
     connections = {upstream: await resources.proxy_connections.open(endpoint) for upstream, endpoint in endpoints}
     return ProxyHandler(
         forwarder=Forwarder(connections, credentials, authenticator.is_token_of_bridge, resources.via),
         authenticator=authenticator,
         policy=to_proxy_policy(settings),
-        routes=policy.routes,
+        routes=worker.policy.routes,
+        record_throttled=record_throttled,
         summaries=LocalReportSummaries(resources.database),
         metrics=resources.metrics,
         is_stopping=lambda: resources.readiness.draining,

@@ -4,6 +4,7 @@
 import asyncio
 import os
 import uuid
+from collections.abc import Mapping
 from contextlib import AsyncExitStack
 from dataclasses import replace
 from functools import partial
@@ -25,6 +26,7 @@ from bridge.domain.build import DeliveryTarget
 from bridge.domain.circuit_breaker import CircuitBreaker
 from bridge.domain.instants import SECOND
 from bridge.domain.intake import AcceptedUpload, UploadReceipt
+from bridge.domain.request_rate import Api, RequestRate
 from bridge.errors import Unavailable
 from bridge.server.admin.app import admin_app
 from bridge.server.app import server_app
@@ -52,6 +54,7 @@ from bridge.worker.cleanup import Cleanup
 from bridge.worker.clock_skew import ClockSkewMonitor, LedgerClockCheck
 from bridge.worker.dispatcher import Dispatcher
 from bridge.worker.own_faults import OwnFaults
+from bridge.worker.status_poller import StatusPoller
 
 if TYPE_CHECKING:
     from bridge.store.engine.notifications import Notifier
@@ -220,6 +223,8 @@ class Gateway:
         self.supervisor.add("circuit_probe", CircuitProber(lambda: self._config.worker).run)
         self.supervisor.add("cleanup", cleanup.run)
         self.supervisor.add("clock_skew", clock_skew.run)
+        self._poller = StatusPoller(lambda: self._config.worker, resources.poller, self._wake_dispatchers)
+        self.supervisor.add("status_poller", self._poller.run)
         if self._certificate is not None:
             watch = partial(self._certificate.watch, clock=self.clock, stopping=stopping)
             self.supervisor.add("certificate", watch)
@@ -253,6 +258,7 @@ class Gateway:
             clock_verdict=self._resources.clock_check.check,
             own_breakers=self._own_breakers,
             wake=self._wake_dispatchers,
+            rates=self._codearts_rates,
             host=settings.admin.host,
             clock=self.clock,
         )
@@ -269,6 +275,10 @@ class Gateway:
 
     def _own_breakers(self) -> list[CircuitBreaker]:
         return self._resources.own_faults.breakers(self._config.worker.clients.credential_digests)
+
+    def _codearts_rates(self) -> Mapping[Api, RequestRate]:
+        rates = self._config.worker.rates
+        return {} if rates is None or self._config.worker.clients.codearts is None else rates.known
 
     # -- while it runs -------------------------------------------------------------------------------------------
 
@@ -328,6 +338,7 @@ class Gateway:
         """
         self.readiness.drain()
         self._dispatcher.stop()
+        self._poller.stop()
         if self._notifier is not None:
             self._notifier.notify()  # other gateways take over, and the notifier's own loop sees `stopping`
         try:

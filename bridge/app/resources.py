@@ -37,6 +37,7 @@ from bridge.telemetry.metrics import Metrics
 from bridge.worker.background_tasks import BackgroundTasks
 from bridge.worker.clock_skew import LedgerClockCheck
 from bridge.worker.own_faults import OwnFaults
+from bridge.worker.status_poller import PollerWaker
 
 
 class ProxyConnections:
@@ -78,6 +79,7 @@ class Resources:
     call_places: CallPlaces = field(default_factory=CallPlaces)
     unproven_bodies: UnprovenBodies = field(default_factory=UnprovenBodies)
     own_faults: OwnFaults = field(default_factory=OwnFaults)
+    poller: PollerWaker = field(default_factory=PollerWaker)
     background: BackgroundTasks = field(default_factory=BackgroundTasks)
     stopping: asyncio.Event = field(default_factory=asyncio.Event)
 

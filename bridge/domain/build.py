@@ -286,6 +286,10 @@ class Build:
     poll_due_at: Instant = EPOCH
     poll_reserved: bool = False  # poll_due_at is a slot of the shared rate limit
     not_found_since: Instant | None = None
+    started_at: Instant | None = None  # as CodeArts has it
+    running_at: Instant | None = None  # when CodeArts last answered that it runs
+    listed_at: Instant | None = None  # when a list of its job was requested that shows it finished
+    listed_result: str | None = None
     described_at: Instant | None = None  # when record-info was read
     describe_attempts: int = 0
     describe_due_at: Instant = EPOCH

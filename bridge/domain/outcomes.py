@@ -169,6 +169,7 @@ class RecordFetched:
     """record-info answered."""
 
     record: BuildRecord
+    started_at: Instant | None = None  # by CodeArts' clock; None if the record does not contain it
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -5,11 +5,13 @@ reference.
 """
 
 import re
+from datetime import UTC, datetime, timedelta
 from typing import Any
 from urllib.parse import quote
 
 from bridge.domain import outcomes
 from bridge.domain.build import BuildRecord
+from bridge.domain.instants import Instant
 from bridge.protocols.http_response import (
     HttpResponse,
     Json,
@@ -18,6 +20,7 @@ from bridge.protocols.http_response import (
     read_json,
     retry_after_seconds,
     scalar,
+    whole_number,
 )
 
 CREDENTIAL_CODES = frozenset({"APIGW.0301", "APIGW.0307", "CC.00000003"})
@@ -29,6 +32,7 @@ NO_SUCH_BUILD_SUFFIX = "00031006"  # DEVCB.00031006 and CB.00031006
 MAX_FIELD_CHARACTERS = 512
 MAX_RESULT_CHARACTERS = 64
 
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _OWN_CODE = re.compile(r"(?!APIGW)[A-Z]+\.[0-9]+")  # of a CodeArts service, not of the API gateway
 _ERROR_STATUSES = frozenset({"error", "fail", "failed"})
 
@@ -95,7 +99,7 @@ def read_record_info(response: HttpResponse) -> outcomes.RecordOutcome:
     record = result[0] if isinstance(result, list) and result else result
     if not isinstance(record, dict) or not record:
         return outcomes.OutcomeUnknown(status=200, message="record-info returned HTTP 200 without a record.")
-    return outcomes.RecordFetched(record=_record(record))
+    return outcomes.RecordFetched(record=_record(record), started_at=_time(record.get("start_time")))
 
 
 def _record(fields: dict[str, Any]) -> BuildRecord:
@@ -113,6 +117,17 @@ def _record(fields: dict[str, Any]) -> BuildRecord:
         region=text("region"),
         build_record_id=text("build_record_id"),
     )
+
+
+def _time(value: object) -> Instant | None:
+    """Return a time of a record: text with a time zone in the reference, milliseconds since 1970 in the lists."""
+    if (milliseconds := whole_number(value)) is not None:
+        return Instant(milliseconds * 1000)
+    try:
+        read = datetime.fromisoformat(value) if isinstance(value, str) else None
+        return None if read is None else Instant(max(0, (read - _EPOCH) // timedelta(microseconds=1)))
+    except (ValueError, TypeError, OverflowError):  # TypeError: it has no time zone
+        return None
 
 
 def result_of(response: HttpResponse) -> dict[str, Any] | list[Any] | Failure:

@@ -21,6 +21,9 @@ MAX_MESSAGE_SOURCE = 4096
 MAX_RETRY_AFTER_DIGITS = 9
 """Thirty years in seconds; a longer number is a mistake and could overflow a float."""
 
+MAX_DIGITS = 16
+"""Of a number: enough for milliseconds since 1970."""
+
 SECOND = 1_000_000
 
 _URL_QUERY = re.compile(r"(?i)\b(https?://[^\s?#\"'<>]*)[?#][^\s\"'<>]*")
@@ -114,6 +117,12 @@ def scalar(value: object, *, limit: int) -> str | None:
         return None
     text = _printable(value.strip())
     return text if 0 < len(text) <= limit else None
+
+
+def whole_number(value: object) -> int | None:
+    """Return a whole number from JSON, which may be a string of digits; None if it is none or too long."""
+    text = scalar(value, limit=MAX_DIGITS)
+    return int(text) if text is not None and text.isascii() and text.isdigit() else None
 
 
 def _printable(text: str) -> str:

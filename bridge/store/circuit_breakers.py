@@ -73,8 +73,7 @@ def lock_breaker_row(connection: Connection, name: str) -> BreakerRow:
     """Lock the row of a breaker until the commit and return it; insert it if it is missing."""
     row = LOCK_ONE.first(connection, {"of_name": name})
     if row is None:
-        columns = {**asdict(CircuitBreaker(name=name)), "next_rate_slot_at": 0}
-        insert_new(connection, circuit_breakers, [columns])
+        insert_new(connection, circuit_breakers, [asdict(CircuitBreaker(name=name))])
         [row] = LOCK_ONE.rows(connection, {"of_name": name})
     return BreakerRow._make(row)
 

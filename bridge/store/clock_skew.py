@@ -14,6 +14,7 @@ from bridge.store.retention import WITH_BYTES
 from bridge.store.schema import (
     UNFINISHED_BUILD,
     UNFINISHED_DELIVERY,
+    asked_questions,
     builds,
     circuit_breakers,
     deliveries,
@@ -125,8 +126,8 @@ def _reopen(connection: sa.Connection, now: int, window: RetryWindow) -> int:
 
 # -- correct times -----------------------------------------------------------------------------------------------
 #
-# Without corrections, whatever is due would wait for as long as the clock was ahead: probes of open breakers, or slots
-# of the shared rate. And whatever began while the clock was behind would seem old enough to end at once.
+# Without corrections, whatever is due would wait for as long as the clock was ahead: probes of open
+# breakers, for example. And whatever began while the clock was behind would seem old enough to end at once.
 
 COPY = deliveries.alias("copy")
 OF_COPY = sa.and_(COPY.c.report_id == deliveries.c.report_id, COPY.c.target == DeliveryTarget.ARCHIVE)
@@ -141,6 +142,7 @@ UNFINISHED: dict[sa.Table, sa.ColumnElement[bool]] = {
     registrations: registrations.c.state.in_(sorted(UNSETTLED)),
     circuit_breakers: circuit_breakers.c.name.is_not(None),
     rejections: rejections.c.kept_until.is_not(None),
+    asked_questions: asked_questions.c.asked_at.is_not(None),
 }
 """Tables whose times are compared with the clock, and the rows for which that still matters."""
 
@@ -149,7 +151,7 @@ TABLES = (*UNFINISHED, reports, runs)
 
 TIME_SUFFIXES = ("_at", "_since", "_until")  # of columns that hold a time
 
-MAY_BE_FUTURE = ("due_at", "_until", "expires_at", "probe_at", "slot_at")  # also by a correct clock
+MAY_BE_FUTURE = ("due_at", "_until", "expires_at", "probe_at")  # also by a correct clock
 
 NOW = sa.bindparam("now", type_=sa.BigInteger)
 BY = sa.bindparam("by", type_=sa.BigInteger)

@@ -37,10 +37,10 @@ ASSUMED: Final = "Assumed delivered when the restored ledger was resumed."
 
 MARK_COPY: Final = f"""
 INSERT INTO circuit_breakers
-    (name, failures, opened_at, reason, probes, probe_at, total_outage_us, next_rate_slot_at)
+    (name, failures, opened_at, reason, probes, probe_at, total_outage_us)
 VALUES (
     '{RESTORE_PAUSE}', 1, max(:since, coalesce((SELECT max(pending_since) FROM deliveries), 0)), '{REASON}',
-    0, NULL, 0, 0
+    0, NULL, 0
 )
 ON CONFLICT (name) DO UPDATE SET
     opened_at = excluded.opened_at,

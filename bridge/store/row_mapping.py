@@ -71,6 +71,10 @@ class BuildRow(NamedTuple):
     poll_due_at: int
     poll_reserved: bool
     not_found_since: int | None
+    started_at: int | None
+    running_at: int | None
+    listed_at: int | None
+    listed_result: str | None
     described_at: int | None
     describe_attempts: int
     describe_due_at: int
@@ -198,7 +202,6 @@ class BreakerRow(NamedTuple):
     total_outage_us: int
     outage_began_at: int | None
     outage_ended_at: int | None
-    next_rate_slot_at: int
     probed_at: int | None
     first_failure_at: int | None
     succeeded_at: int | None

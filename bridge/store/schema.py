@@ -56,6 +56,10 @@ builds = sa.Table(
     sa.Column("poll_due_at", sa.BigInteger, nullable=False),
     sa.Column("poll_reserved", sa.Boolean, nullable=False),
     sa.Column("not_found_since", sa.BigInteger),
+    sa.Column("started_at", sa.BigInteger),  # as CodeArts has it
+    sa.Column("running_at", sa.BigInteger),  # when CodeArts last answered that it runs
+    sa.Column("listed_at", sa.BigInteger),  # when a list of its job was requested that shows it finished
+    sa.Column("listed_result", sa.String(64)),
     # its record-info
     sa.Column("described_at", sa.BigInteger),
     sa.Column("describe_attempts", sa.BigInteger, nullable=False),
@@ -279,13 +283,27 @@ circuit_breakers = sa.Table(
     sa.Column("total_outage_us", sa.BigInteger, nullable=False),  # without the last outage
     sa.Column("outage_began_at", sa.BigInteger),  # the last outage that has ended
     sa.Column("outage_ended_at", sa.BigInteger),
-    sa.Column("next_rate_slot_at", sa.BigInteger, nullable=False),  # of the shared polling rate
     sa.Column("probed_at", sa.BigInteger),
     sa.Column("first_failure_at", sa.BigInteger),
     sa.Column("succeeded_at", sa.BigInteger),
     sa.Column("builds", sa.JSON(none_as_null=True)),  # ids of builds whose calls failed
     sa.Column("accepted_token", sa.String(32)),  # digest of the token of the last success
     sa.Column("rejected_token", sa.String(32)),  # digest of the last token that was rejected
+)
+
+request_rates = sa.Table(
+    "request_rates",
+    metadata,
+    sa.Column("account", sa.String(32), primary_key=True),  # digest of the credentials
+    sa.Column("api", sa.String(32), primary_key=True),
+    sa.Column("rate", sa.JSON, nullable=False),
+)
+
+asked_questions = sa.Table(  # by gateways that share the ledger, so that none is asked twice
+    "asked_questions",
+    metadata,
+    sa.Column("subject", sa.String(80), primary_key=True),  # job:… or project:…
+    sa.Column("asked_at", sa.BigInteger, nullable=False),
 )
 
 signature_uses = sa.Table(

@@ -26,6 +26,7 @@ from bridge.domain.outcomes import (
     RegisterOutcome,
     UploadFailedOutcome,
 )
+from bridge.domain.request_rate import Api
 from bridge.errors import BridgeError
 from bridge.protocols.iam import TokenOutcome, ValidationOutcome
 
@@ -109,6 +110,10 @@ class Metrics:
         self._coverage_uploads = self._counter(
             "bridge_coverage_uploads", "Uploads of coverage reports, by class of the answer.", "status"
         )
+        self._throttled = self._counter("bridge_codearts_throttled", "Calls that CodeArts throttled, by API.", "api")
+        self._rates = self._gauge(
+            "bridge_codearts_calls_per_minute", "Calls a minute that the bridge makes at most now, by API.", "api"
+        )
         self._proxied = self._counter(
             "bridge_proxy_requests", "Calls forwarded to CodeArts, by class of the answer.", "upstream", "status"
         )
@@ -132,6 +137,8 @@ class Metrics:
             self._completed.labels(target)
         for call in call_outcomes():
             self._calls.labels(*call)
+        for api in Api:
+            self._throttled.labels(api)
         for upstream, status in product(PROXY_UPSTREAMS, PROXY_STATUSES):
             self._proxied.labels(upstream, status)
         for status in PROXY_STATUSES:
@@ -193,6 +200,14 @@ class Metrics:
         self._circuit_open.clear()
         for upstream, age in seconds.items():
             self._circuit_open.labels(upstream).set(age)
+
+    def count_throttled(self, api: str) -> None:
+        self._throttled.labels(api).inc()
+
+    def set_rates(self, per_minute: Mapping[str, float]) -> None:
+        """Set how many calls a minute the bridge makes at most, by API of CodeArts."""
+        for api, rate in per_minute.items():
+            self._rates.labels(api).set(rate)
 
     def count_proxied(self, upstream: str, status: int | None) -> None:
         """Count a forwarded call by the class of its status, such as 2xx; None if the caller left first."""

@@ -35,11 +35,12 @@ from bridge.store.retention import body_location
 from bridge.telemetry.metrics import Metrics
 from bridge.worker.background_tasks import BackgroundTasks
 from bridge.worker.blob_reader import BlobReader, pieces_of, release_bodies, release_bodies_at_end
-from bridge.worker.build_status import BuildStatusFetcher, SharedRateLimit
+from bridge.worker.build_status import BuildStatusFetcher
 from bridge.worker.code_check import CodeCheckFetcher
 from bridge.worker.mirror_upload import MirrorUploader
 from bridge.worker.reconcile import BuildReconciler, UpstreamClients
 from bridge.worker.report_upload import ReportUploader
+from bridge.worker.request_rates import RequestRates
 
 log = structlog.get_logger(__name__)
 
@@ -161,11 +162,10 @@ class UpstreamCallExecutor:
         *,
         background: BackgroundTasks,
         delivery_slots: asyncio.Semaphore,
-        requests_per_minute: float,
+        rates: RequestRates,
     ) -> None:
-        rate_limit = SharedRateLimit(requests_per_minute)
-        self._build_status = BuildStatusFetcher(clients.codearts, rate_limit)
-        self._code_check = CodeCheckFetcher(clients.check, rate_limit)
+        self._build_status = BuildStatusFetcher(clients.codearts, rates)
+        self._code_check = CodeCheckFetcher(clients.check, rates)
         self._uploader = ReportUploader(clients, spool, metrics, background=background, slots=delivery_slots)
         self._finalizer = RunFinalizer(clients, spool, metrics, slots=delivery_slots)
         self._mirror = MirrorUploader(clients.codearts, clients.reports, spool, metrics, background)
@@ -174,8 +174,8 @@ class UpstreamCallExecutor:
     async def make(self, call: UpstreamCall, reconciler: BuildReconciler) -> UpstreamCall | None:
         """Make one call and record its outcome; return the call that may follow it at once."""
         match call:
-            case FetchRecord(reserved=reserved):
-                await self._build_status.fetch_record(reconciler, reserved=reserved)
+            case FetchRecord():
+                await self._build_status.fetch_record(reconciler)
             case Poll(reserved=reserved):
                 await self._build_status.poll(reconciler, reserved=reserved)
             case Register(delivery_id):

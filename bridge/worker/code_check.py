@@ -12,9 +12,10 @@ from bridge.domain.code_check.when import rules_for
 from bridge.domain.instants import SECOND, after
 from bridge.domain.lifecycle.context import route_of
 from bridge.domain.outcomes import CheckOutcome, CheckReportFetched, NotSent, OutcomeUnknown
+from bridge.domain.request_rate import Api
 from bridge.domain.steps import FetchCheckReport
-from bridge.worker.build_status import SharedRateLimit
 from bridge.worker.reconcile import BuildReconciler
+from bridge.worker.request_rates import RequestRates
 
 MAX_CALLS = 16  # a quarter of all reconcilers: if Check hangs, the others still deliver reports
 BUSY_US = SECOND
@@ -27,9 +28,9 @@ log = structlog.get_logger(__name__)
 class CodeCheckFetcher:
     """Makes the calls to `check`, which is None if it is not configured."""
 
-    def __init__(self, check: CodeArtsCheck | None, rate_limit: SharedRateLimit) -> None:
+    def __init__(self, check: CodeArtsCheck | None, rates: RequestRates) -> None:
         self._check = check
-        self._rate_limit = rate_limit
+        self._rates = rates
         self._calls = asyncio.Semaphore(MAX_CALLS)
 
     async def fetch(self, reconciler: BuildReconciler, call: FetchCheckReport) -> None:
@@ -55,14 +56,15 @@ class CodeCheckFetcher:
             )
             return None
         async with self._calls:
-            if not call.reserved and (slot_at := await self._rate_limit.take_rate_slot(reconciler)):
-                await reconciler.write_changes(*defer_fetch(code_check, slot_at, reserved=True))
-                return None
             if self._check is None:
                 return NOT_CONFIGURED
+            if (turn_at := await self._rates.admit(Api.CODE_CHECK)) is not None:
+                await reconciler.write_changes(*defer_fetch(code_check, turn_at, reserved=True))
+                return None
+            sent_at = reconciler.now()
             refresh = self._check.refresh(rules, in_background=call.in_background)
             outcome = await _within(reconciler, refresh, code_check.until)
-            await self._rate_limit.pause_if_throttled(reconciler, outcome)
+            await self._rates.record(Api.CODE_CHECK, outcome, sent_at)
             return outcome
 
 

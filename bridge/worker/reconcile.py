@@ -56,6 +56,7 @@ from bridge.store.leases import LeasedBuild, Release, Renewal, read_marks, renew
 from bridge.store.retention import BodyRelease
 from bridge.worker.change_writer import NEED_IDS, ChangeWriter
 from bridge.worker.own_faults import OwnFaults, credential_digest, unclaimed_routes
+from bridge.worker.request_rates import RequestRates
 
 SUCCESS_EVERY_US = Duration(60 * SECOND)
 """A success of a healthy upstream is written this often: only its age is ever read."""
@@ -109,6 +110,8 @@ class WorkerConfig:
     newest_breakers: dict[str, CircuitBreaker] = field(default_factory=dict)  # as this process saw them last
     clock_verdict: Callable[[], Verdict] = trusting  # whether the ledger's clock is trusted
     own_faults: OwnFaults = field(default_factory=OwnFaults)
+    rates: RequestRates | None = None  # of CodeArts' APIs
+    poller: "Poller | None" = None  # None: each build polls itself
 
     def unclaimed_routes(self) -> set[str]:
         """Return the routes whose builds are left to other gateways of the ledger."""
@@ -432,6 +435,13 @@ def log_breaker_change(before: CircuitBreaker, after: CircuitBreaker) -> None:
         log.info("breaker_closed", upstream=after.name, reason=before.reason)
     elif after.opened_at is None and before.failures < OPENS_AFTER <= after.failures:
         log.warning("upstream_failing", upstream=after.name, reason=after.reason, failures=after.failures)
+
+
+class Poller(Protocol):
+    """Chooses which build is polled (`worker/status_poller.py`)."""
+
+    def wake(self, job_id: str) -> None:
+        """Look at the open builds of a job now."""
 
 
 class CallExecutor(Protocol):

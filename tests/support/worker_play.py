@@ -40,6 +40,7 @@ from bridge.worker.background_tasks import BackgroundTasks
 from bridge.worker.call_executor import UpstreamCallExecutor
 from bridge.worker.circuit_probe import CircuitProber
 from bridge.worker.reconcile import BuildReconciler, UpstreamClients, WorkerConfig
+from bridge.worker.request_rates import RequestRates
 from tests.support.builders import HOUR, MINUTE, POLICY
 from tests.support.fake_clock import FakeClock
 from tests.support.ledger import Ledger, report
@@ -214,7 +215,7 @@ class Play:
                 Metrics(),
                 background=self.background,
                 delivery_slots=asyncio.Semaphore(16),
-                requests_per_minute=600,
+                rates=RequestRates(database, "", 600),
             ),
         )
         self.prober = CircuitProber(lambda: self.config)

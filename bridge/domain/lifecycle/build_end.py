@@ -7,7 +7,7 @@ from bridge.domain import outcomes
 from bridge.domain.build import INFERRED_END_REASONS, Build, BuildState, EndReason
 from bridge.domain.changes import Change, set_build
 from bridge.domain.circuit_breaker import CODEARTS
-from bridge.domain.instants import EPOCH, SECOND, ZERO, Duration, Instant, after, between
+from bridge.domain.instants import EPOCH, MINUTE, SECOND, ZERO, Duration, Instant, after, between
 from bridge.domain.lifecycle.build_result import polls_for_result, result_is_missing
 from bridge.domain.lifecycle.context import PlanContext
 from bridge.domain.policy import Policy
@@ -16,6 +16,8 @@ from bridge.domain.steps import FetchRecord, Poll, UpstreamCall
 
 MIN_POLL_GAP = SECOND
 """Between two polls of one build, however often they are requested: a webhook may send several notices of one end."""
+
+LEFT_TO_POLLER = Duration(30 * MINUTE)
 
 GROWTH = 1.5  # of the interval with each poll: most builds end within minutes, long ones need few polls
 
@@ -104,7 +106,7 @@ def after_poll(
         return (set_build(**polled, **_late_result(build, outcome, now, policy)),)
     match outcome:
         case outcomes.BuildInfo(building=True):
-            return (set_build(**polled, not_found_since=None, last_error=None),)
+            return (set_build(**polled, running_at=requested_at, not_found_since=None, last_error=None),)
         case outcomes.BuildInfo(result=result):
             polled |= {"build_result": result, "not_found_since": None}
             return end_build(build, EndReason.BUILD_INFO, now, total_outage_us, **polled)
@@ -148,11 +150,25 @@ def _not_found_since(build: Build, now: Instant, counts_us: Duration) -> Instant
     return min(now, after(build.not_found_since, gap))
 
 
-def defer_poll(slot_at: Instant) -> tuple[Change, ...]:
-    """Return the changes that defer a poll to its slot of the shared rate limit."""
-    return (set_build(poll_due_at=slot_at, poll_reserved=True),)
+def defer_poll(turn_at: Instant) -> tuple[Change, ...]:
+    """Return the changes that defer a poll to its turn in the queue of all calls."""
+    return (set_build(poll_due_at=turn_at, poll_reserved=True),)
 
 
-def defer_record(slot_at: Instant) -> tuple[Change, ...]:
-    """Return the changes that defer the fetch of record-info to its slot of the shared rate limit."""
-    return (set_build(describe_due_at=slot_at, describe_reserved=True),)
+def can_wait(build: Build) -> bool:
+    """Return whether `worker/status_poller.py` may choose when the build is polled: it runs, and no notice came."""
+    requested = requested_poll_due_at(build.poll_requested_at, build.polled_at) is not None
+    return build.state is BuildState.OPEN and not requested
+
+
+def leave_to_poller(now: Instant) -> tuple[Change, ...]:
+    """Return the changes that leave the poll to `worker/status_poller.py`, which chooses the build whose turn it is.
+
+    It answers by granting a poll, or with what a list shows. Without that, the build is left to it again.
+    """
+    return (set_build(poll_due_at=after(now, LEFT_TO_POLLER), poll_reserved=False),)
+
+
+def defer_record(turn_at: Instant) -> tuple[Change, ...]:
+    """Return the changes that defer a question about the record to its turn in the queue of all calls."""
+    return (set_build(describe_due_at=turn_at, describe_reserved=True),)

@@ -66,9 +66,10 @@ def after_record(
 ) -> tuple[Change, ...]:
     """Return what the answer to a question about the record changes."""
     match outcome:
-        case outcomes.RecordFetched(record=record):
+        case outcomes.RecordFetched(record=record, started_at=started_at):
             described = not lacks_details(replace(build, record=record), policy)
-            return _record_is(build, record, now, policy, described=described)
+            changes = _record_is(build, record, now, policy, described=described)
+            return (*changes, set_build(started_at=started_at))
         case outcomes.DetailsFetched(details=details):
             known = build.record or BuildRecord()
             if details.build_no == build.build_no:

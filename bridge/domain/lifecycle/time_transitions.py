@@ -81,7 +81,7 @@ def revert_inferred_end(context: PlanContext) -> Apply | None:
 
 
 def end_build_without_call(context: PlanContext) -> Apply | None:
-    """Return the end of a build that an upload declared complete, or that has got no report for long enough.
+    """Return the end of a build that was listed as finished, or declared complete, or got no report for long enough.
 
     No build is ended because of its age before the clock is trusted. An idle one is ended unless the clock is suspect:
     a later report reverts that.
@@ -89,6 +89,8 @@ def end_build_without_call(context: PlanContext) -> Apply | None:
     build, policy = context.build, context.policy
     if build.state is not BuildState.OPEN:
         return None
+    if build.listed_at is not None:
+        return _end(context, EndReason.BUILD_INFO, build_result=build.listed_result)
     if is_declared_complete(build, policy):
         return _end(context, EndReason.CALLER)
     idle = not policy.has_codearts and context.wait_until(after(build.last_report_at, policy.idle_timeout))
@@ -99,8 +101,8 @@ def end_build_without_call(context: PlanContext) -> Apply | None:
     return None
 
 
-def _end(context: PlanContext, reason: EndReason) -> Apply:
-    return Apply("build_ended", end_build(context.build, reason, context.now, context.total_outage_us))
+def _end(context: PlanContext, reason: EndReason, **values: str | None) -> Apply:
+    return Apply("build_ended", end_build(context.build, reason, context.now, context.total_outage_us, **values))
 
 
 def expire_urls(context: PlanContext) -> Apply | None:

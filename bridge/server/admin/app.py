@@ -1,7 +1,7 @@
 """The application of the admin listener: health with reasons, metrics, and the API."""
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from difflib import get_close_matches
 from ipaddress import ip_address
@@ -16,6 +16,7 @@ from bridge.domain.callers import AuthScheme, Caller, Credential, hash_token
 from bridge.domain.circuit_breaker import OPENS_AFTER, CircuitBreaker, CircuitBreakers, is_pause
 from bridge.domain.clock_trust import Verdict, trusting
 from bridge.domain.instants import DAY, SECOND
+from bridge.domain.request_rate import Api, RequestRate, describe_rate
 from bridge.domain.text_format import rfc3339
 from bridge.errors import Forbidden, NotFound, Unauthenticated, Unavailable
 from bridge.server.admin.access import (
@@ -84,10 +85,12 @@ def admin_app(  # noqa: PLR0913 -- everything that it shows
     clock_verdict: Callable[[], Verdict] = trusting,
     own_breakers: Callable[[], Sequence[CircuitBreaker]] = lambda: (),
     wake: Callable[[], None] = lambda: None,
+    rates: Callable[[], Mapping[Api, RequestRate]] = dict,
 ) -> web.Application:
     """Return the application of the admin listener; `config` returns the configuration for each new request.
 
-    `own_breakers` returns the breakers that are open for this gateway alone; `wake` wakes the dispatchers.
+    `own_breakers` returns the breakers that are open for this gateway alone, `rates` those of CodeArts' APIs; `wake`
+    wakes the dispatchers.
     """
     actions = OperatorActions(
         database=database,
@@ -110,7 +113,7 @@ def admin_app(  # noqa: PLR0913 -- everything that it shows
     )
     guard = admin_guard(lambda: config().access, host, clock)
     app = web.Application(middlewares=[_error_pages(pages), handle_errors, guard])
-    health = _Health(database, readiness, metrics, tasks, certificate, clock, clock_verdict, own_breakers)
+    health = _Health(database, readiness, metrics, tasks, certificate, clock, clock_verdict, own_breakers, rates)
     app.router.add_get("/livez", readiness.livez)
     app.router.add_get("/readyz", health.readyz)
     app.router.add_get("/metrics", health.metrics)
@@ -284,6 +287,15 @@ class UpstreamView(TypedDict):
     next_probe_at: str | None
 
 
+class RateView(TypedDict):
+    """How often the bridge calls one API of CodeArts."""
+
+    api: str
+    calls_per_minute: float
+    throttled_at: str | None
+    sentence: str
+
+
 class _Health:
     """/readyz and /metrics."""
 
@@ -297,7 +309,9 @@ class _Health:
         clock: Clock,
         clock_verdict: Callable[[], Verdict],
         own_breakers: Callable[[], Sequence[CircuitBreaker]],
+        rates: Callable[[], Mapping[Api, RequestRate]],
     ) -> None:
+        self._rates = rates
         self._own_breakers = own_breakers
         self._database = database
         self._readiness = readiness
@@ -315,6 +329,7 @@ class _Health:
             "reasons": reasons,
             "paused": breakers.paused_reason if breakers else None,
             "upstreams": _upstreams(breakers),
+            "codearts_rates": [self._rate_view(api, rate) for api, rate in sorted(self._rates().items())],
             "tasks": [self._task_view(task) for task in self._tasks()],
             "certificate_fault": self._certificate.fault if self._certificate else None,
         }
@@ -337,6 +352,7 @@ class _Health:
             self._metrics.set_deliveries(counted.deliveries)
             self._metrics.set_builds(stuck=counted.stuck, blocked=counted.blocked)
             self._metrics.set_result_mismatches(mismatches)
+        self._metrics.set_rates({api: rate.per_minute for api, rate in self._rates().items()})
         for task in self._tasks():
             self._metrics.set_heartbeat(task.name, self._age_seconds(task))
         if (free := self._readiness.spool_free_bytes()) is not None:
@@ -363,6 +379,14 @@ class _Health:
             "heartbeat_age_seconds": age,
             "restarts": task.restarts,
             "last_error": task.last_error,
+        }
+
+    def _rate_view(self, api: Api, rate: RequestRate) -> RateView:
+        return {
+            "api": api.value,
+            "calls_per_minute": round(rate.per_minute, 1),
+            "throttled_at": None if rate.throttled_at is None else rfc3339(rate.throttled_at),
+            "sentence": describe_rate(api, rate, self._database.now()),
         }
 
     def _age_seconds(self, task: TaskState) -> float:

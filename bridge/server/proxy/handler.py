@@ -1,8 +1,8 @@
 """Handle a proxied call: authenticate, authorize, forward, and stream the response."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass
 from typing import Any, Final, NoReturn
 
@@ -10,9 +10,12 @@ import aiohttp
 import structlog
 from aiohttp import web
 
+from bridge.client.passthrough import ProxyResponse
 from bridge.domain.callers import AuthScheme, Caller
+from bridge.domain.request_rate import Api, api_of
 from bridge.domain.routing import Route
 from bridge.errors import BridgeError, GatewayTimeout, TooLarge, Unavailable
+from bridge.protocols.http_response import MAX_RETRY_AFTER_DIGITS
 from bridge.server.auth.authenticator import UNSIGNED_BODY, Authenticator, AuthResult, presented_token
 from bridge.server.http.requests import MAX_SMALL_SECONDS, content_of, network_of, read_body
 from bridge.server.http.responses import REQUEST_ID, escape_for_display, json_response
@@ -46,6 +49,9 @@ MAX_SIGNED_BYTES: Final = 1024 * 1024
 
 LOGIN_SECONDS: Final = 30.0
 """For the body of a login, which has some hundred bytes, or a token of up to 100,000 characters."""
+
+RecordThrottled = Callable[[Api, float, float | None], Awaitable[None]]
+"""Receives a call of the bridge's account that CodeArts throttled: its API, its age and its Retry-After in seconds."""
 
 _log = structlog.get_logger(__name__)
 
@@ -119,6 +125,7 @@ class ProxyHandler:
         summaries: LocalReportSummaries,
         metrics: Metrics,
         is_stopping: Callable[[], bool],
+        record_throttled: RecordThrottled | None = None,
         places: CallPlaces | None = None,
         idle_seconds: float = IDLE_SECONDS,
     ) -> None:
@@ -129,6 +136,7 @@ class ProxyHandler:
         self._summaries = summaries
         self._metrics = metrics
         self._is_stopping = is_stopping
+        self._record_throttled = record_throttled
         self._places = places or CallPlaces()
         self._idle_seconds = idle_seconds
 
@@ -245,6 +253,7 @@ class ProxyHandler:
                     idle_timeout=idle_timeout,
                     stack=stack,
                 )
+                await self._note_throttled(call, target, mode, incoming)
                 if place is not None:
                     place.keep()
                 writer = ResponseWriter(request, incoming, self._forwarder.response_headers(incoming, mode))
@@ -254,6 +263,20 @@ class ProxyHandler:
         except (aiohttp.ClientPayloadError, ConnectionError):
             _abort(request)  # the caller must not take a part of the response for all of it
         return StreamedResponse(incoming.status, keeps_connection=writer.keeps_connection)
+
+    async def _note_throttled(
+        self, call: ProxyCallLog, target: RequestTarget, mode: AuthorizationMode, incoming: ProxyResponse
+    ) -> None:
+        """Have the bridge's own calls slow down if its account is throttled, because they share its limits."""
+        api = api_of(target.path)
+        if incoming.status != 429 or api is None or mode is not AuthorizationMode.BRIDGE:
+            return
+        header = next((value for name, value in incoming.headers if name.lower() == b"retry-after"), b"")
+        seconds = float(header) if header.isdigit() and len(header) <= MAX_RETRY_AFTER_DIGITS else None
+        if self._record_throttled is not None:
+            ago = asyncio.get_running_loop().time() - call.started
+            with suppress(BridgeError):  # the answer goes to the caller all the same
+                await self._record_throttled(api, ago, seconds)
 
 
 async def _stream(call: ProxyCallLog, idle_timeout: IdleTimeout, place: Place | None) -> AsyncIterator[bytes]:

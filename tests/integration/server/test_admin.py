@@ -197,6 +197,7 @@ async def test_upstreams_and_loops_are_told_and_leave_it_ready(serve, database, 
                 "next_probe_at": "2023-11-14T22:13:25.000000Z",
             }
         ],
+        "codearts_rates": [],
         "tasks": [{"name": "cleanup", "heartbeat_age_seconds": 3.0, "restarts": 2, "last_error": "ValueError"}],
         "certificate_fault": None,
     }

@@ -3,7 +3,7 @@ import asyncio
 import pytest
 from sqlalchemy import select
 
-from bridge.domain.circuit_breaker import CODEARTS, FAILING_FOR_US, TESTNOD, HealthSignal
+from bridge.domain.circuit_breaker import FAILING_FOR_US, TESTNOD, HealthSignal
 from bridge.store.circuit_breakers import (
     BreakerSignal,
     WakeForProbe,
@@ -14,7 +14,6 @@ from bridge.store.circuit_breakers import (
     wake_for_probe,
     wake_waiting_builds,
 )
-from bridge.store.rate_limit import pause_rate, take_rate_slot
 from bridge.store.schema import builds
 from tests.support.fake_clock import START
 from tests.support.ledger import report
@@ -184,38 +183,6 @@ async def test_a_gate_that_is_open_or_unknown_is_not_probed(told, database, cloc
     clock.advance(60 * SECOND)
     assert not await database.write(take_probe, ("route:shop", SECOND))
     assert not await database.write(take_probe, ("route:none", SECOND))
-
-
-# -- the common rate ---------------------------------------------------------------------------------------------
-
-
-async def test_slots_are_handed_out_in_order_spaced_and_never_twice(database):
-    slots = await asyncio.gather(*(database.write(take_rate_slot, SECOND) for _ in range(20)))
-    assert sorted(slots) == [START + n * SECOND for n in range(20)]
-
-
-async def test_slots_that_nobody_came_for_are_gone(database, clock):
-    await database.write(take_rate_slot, SECOND)
-    clock.advance(10 * SECOND)
-    assert [await database.write(take_rate_slot, SECOND) for _ in range(2)] == [clock.now(), clock.now() + SECOND]
-
-
-async def test_slow_down_hands_out_no_slot_before_its_pause_is_over(database):
-    await database.write(pause_rate, 30 * SECOND)
-    assert await database.write(take_rate_slot, SECOND) == START + 30 * SECOND
-
-
-async def test_slow_down_takes_back_no_longer_pause(database):
-    await database.write(pause_rate, 30 * SECOND)
-    await database.write(pause_rate, 5 * SECOND)
-    assert await database.write(take_rate_slot, SECOND) == START + 30 * SECOND
-
-
-async def test_signals_of_codearts_and_its_rate_do_not_disturb_each_other(told, database):
-    await told(HealthSignal.FAILURE, gate=CODEARTS)
-    assert await database.write(take_rate_slot, SECOND) == START
-    assert (await told(HealthSignal.TRIP, gate=CODEARTS)).opened_at == START
-    assert await database.write(take_rate_slot, SECOND) == START + SECOND
 
 
 # -- whose turn it is to probe -----------------------------------------------------------------------------------

@@ -17,13 +17,14 @@ from bridge.demo.postgres import PostgresServer
 from bridge.domain.build import DeliveryState
 from bridge.domain.instants import SECOND
 from bridge.domain.intake import ReportReceipt
+from bridge.domain.request_rate import Api
 from bridge.errors import CommitUncertain, LedgerError, Unavailable
 from bridge.store.engine import postgres as postgres_engine
 from bridge.store.engine.notifications import Notifier
 from bridge.store.engine.postgres import PostgresDatabase
 from bridge.store.leases import Renewal
 from bridge.store.ledger import migrate_over
-from bridge.store.rate_limit import take_rate_slot
+from bridge.store.request_rates import RateUse, use_rates
 from bridge.store.retention import body_location, unlink_dead
 from bridge.store.schema import builds, deliveries
 from tests.support.backends import opened
@@ -87,8 +88,9 @@ async def test_the_time_of_a_write_is_the_databases_whatever_this_machine_believ
 
 
 async def test_places_under_the_common_rate_are_given_to_one_gateway_each(gateways):
-    taken = await asyncio.gather(*(gateways[n % 2].database.write(take_rate_slot, 1000) for n in range(20)))
-    assert len(set(taken)) == 20
+    use = RateUse(account="a", api=Api.BUILD_INFO, highest=600, takes=1)
+    taken = await asyncio.gather(*(gateways[n % 2].database.write(use_rates, use) for n in range(20)))
+    assert len({slot for grant in taken for slot in grant.slots}) == 20
 
 
 # -- others at the same rows -------------------------------------------------------------------------------------

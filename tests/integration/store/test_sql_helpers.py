@@ -16,12 +16,13 @@ from bridge.domain.changes import (
 )
 from bridge.domain.circuit_breaker import TESTNOD, HealthSignal
 from bridge.domain.lifecycle.upload import upload_succeeded
+from bridge.domain.request_rate import Api
 from bridge.store.circuit_breakers import BreakerSignal, apply_breaker_signals, open_breakers, take_probe
 from bridge.store.fenced_writes import record_stored
 from bridge.store.leases import Renewal, due_routes, renew
 from bridge.store.mirror import MirrorChanges, mirrored_totals, record_mirrored
 from bridge.store.queries import report_summary
-from bridge.store.rate_limit import pause_rate, take_rate_slot
+from bridge.store.request_rates import RateUse, use_rates
 from bridge.store.retention import BodyRelease, body_location, release_bodies
 from bridge.store.schema import metadata
 from tests.support.ledger import LEASE_US, Ledger, dead, engine_of, named, refusal, report, run_parameters
@@ -125,8 +126,7 @@ async def wait_for_testnod(database, ledger, visit):
     await database.write(
         apply_breaker_signals, BreakerSignal(breaker=TESTNOD, signal=HealthSignal.SUCCESS, reason="", probe_delay_us=0)
     )
-    await database.write(take_rate_slot, 1)
-    await database.write(pause_rate, 1)
+    await database.write(use_rates, RateUse(account="a", api=Api.BUILD_INFO, highest=60, takes=1))
 
 
 async def plans_of(database, told):

@@ -22,6 +22,7 @@ from bridge.store.schema import circuit_breakers, deliveries, reports
 from bridge.telemetry.metrics import Metrics
 from bridge.worker import blob_reader
 from bridge.worker.call_executor import UpstreamCallExecutor
+from bridge.worker.request_rates import RequestRates
 from tests.support.builders import HOUR, MINUTE, POLICY
 from tests.support.fake_clock import FakeClock
 from tests.support.labels import label
@@ -224,7 +225,7 @@ async def copied(play, tmp_path):
         Metrics(),
         background=play.background,
         delivery_slots=asyncio.Semaphore(16),
-        requests_per_minute=600,
+        rates=RequestRates(play.config.database, "", 600),
     )
     play.config = replace(play.config, policy=replace(policy, has_archive=True, routes=routes), executor=executor)
     writer = await DiskSpool(tmp_path).create()

@@ -22,6 +22,7 @@ from bridge.worker.call_executor import UpstreamCallExecutor
 from bridge.worker.circuit_probe import CircuitProber
 from bridge.worker.cleanup import Cleanup
 from bridge.worker.reconcile import BuildReconciler, UpstreamClients, WorkerConfig
+from bridge.worker.request_rates import RequestRates
 from tests.support.builders import HOUR, ROUTE
 from tests.support.fake_clock import FakeClock
 from tests.support.model.outside import VISIT, Far, Outside
@@ -141,7 +142,7 @@ class Owner:
             Metrics(),
             background=self._background,
             delivery_slots=asyncio.Semaphore(16),
-            requests_per_minute=600,
+            rates=RequestRates(door, "", 600),
         )
         self._config = WorkerConfig(
             database=door,

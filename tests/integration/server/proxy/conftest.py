@@ -68,6 +68,11 @@ class Proxied:
         self.url = ""
         self.upstreams = upstreams
         self.counted = counted
+        self.throttled = []  # API and Retry-After, of the bridge's own account
+
+    async def record_throttled(self, api, age_seconds, retry_after_seconds):
+        assert age_seconds >= 0
+        self.throttled.append((api, retry_after_seconds))
 
     async def ask(self, request):
         return await ask(self.url, request)
@@ -114,6 +119,7 @@ async def start(database):
             settings = ProxySettings(**allowed)
             known = callers or known
             account = account or StaticHeaders((("X-Auth-Token", OUR_TOKEN),))
+            proxied = Proxied(upstreams, counted)
             proxy = ProxyHandler(
                 forwarder=Forwarder(passages, account, known.is_token_of_bridge),
                 authenticator=known,
@@ -122,12 +128,12 @@ async def start(database):
                 summaries=LocalReportSummaries(database),
                 metrics=counted,
                 is_stopping=lambda: False,
+                record_throttled=proxied.record_throttled,
                 idle_seconds=idle_seconds,
             )
             app = web.Application(middlewares=[handle_errors])
             app.router.add_route("*", ANY_PATH, proxy.forward, expect_handler=handle_expect)
             listener = Listener(app, "127.0.0.1", 0, limiter=ConnectionLimiter(lambda _: None), shutdown_seconds=0)
-            proxied = Proxied(upstreams, counted)
             proxied.url = await listener.start()
             stack.push_async_callback(listener.close)
             return proxied

@@ -5,6 +5,7 @@ import json
 import pytest
 
 from bridge.client.credentials import AccessKeySigner
+from bridge.domain.request_rate import Api
 from bridge.protocols import aksk_signing
 from bridge.server.proxy.request_target import Upstream as Service
 from tests.integration.server.proxy.conftest import JOB, OTHER_JOB, OUR_TOKEN
@@ -157,3 +158,20 @@ async def test_a_call_that_comes_back_is_rejected(proxied, build):
 
     assert (status_of(answer), error_of(answer)) == (502, "APIGW.0202")
     assert len(build.requests) == 1
+
+
+THROTTLED = b"HTTP/1.1 429 Too Many Requests\r\nRetry-After: 7\r\nContent-Length: 2\r\n\r\n{}"
+
+
+async def test_a_call_that_is_throttled_in_the_bridges_name_slows_its_own_calls_down(start):
+    proxied = await start()
+    proxied.upstreams[Service.BUILD].answer = THROTTLED
+    assert status_of(await proxied.ask(get(BUILD_INFO, CI))) == 429
+    assert proxied.throttled == [(Api.BUILD_INFO, 7.0)]
+
+
+async def test_a_call_that_is_throttled_in_the_callers_own_name_does_not(start):
+    proxied = await start(open_to_all=True)
+    proxied.upstreams[Service.BUILD].answer = THROTTLED
+    assert status_of(await proxied.ask(get(BUILD_INFO, "X-Auth-Token: of-their-own"))) == 429
+    assert proxied.throttled == []
