@@ -258,7 +258,7 @@ def report_source(connection: Connection, report_id: int) -> ReportSource | None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Marks:
+class PageFigures:
     """Figures that differ after anything happened that a page shows."""
 
     builds: int
@@ -272,7 +272,7 @@ class Marks:
     breakers: tuple[tuple[str, bool], ...]
 
 
-def marks(connection: Connection) -> Marks:
+def page_figures(connection: Connection) -> PageFigures:
     """Return the figures; each is read from an index."""
 
     def newest(table: Table) -> int:
@@ -283,7 +283,7 @@ def marks(connection: Connection) -> Marks:
         return connection.execute(select(func.count()).select_from(builds).where(*conditions)).scalar_one()
 
     backlog = counts(connection)
-    return Marks(
+    return PageFigures(
         builds=newest(builds),
         reports=newest(reports),
         rejections=newest(rejections),

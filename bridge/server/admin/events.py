@@ -9,7 +9,7 @@ from typing import Final
 from aiohttp import web
 
 from bridge.errors import Unavailable
-from bridge.store.console import Marks, marks
+from bridge.store.console import PageFigures, page_figures
 from bridge.store.engine.base import Database
 
 EVENTS_PATH: Final = "/api/v1/events"
@@ -31,7 +31,7 @@ class EventsApi:
         self._watcher: asyncio.Task[None] | None = None
         self._changed = asyncio.Condition()
         self._count = 0
-        self._marks: Marks | None = None
+        self._figures: PageFigures | None = None
 
     def add_routes(self, app: web.Application) -> None:
         """Add the handler to `app`."""
@@ -71,19 +71,19 @@ class EventsApi:
         return self._count != seen
 
     def _event(self) -> bytes:
-        found = self._marks
+        found = self._figures
         data = {} if found is None else {"unfinished_builds": found.unfinished, "newest_build_id": found.builds}
         return f"event: change\nid: {self._count}\ndata: {json.dumps(data)}\n\n".encode()
 
     async def _watch(self) -> None:
         while self._streams and not self._stopping():
-            found = self._marks
+            found = self._figures
             with suppress(Unavailable):  # readiness shows it
-                found = await self._database.read(marks)
-            if found != self._marks:
+                found = await self._database.read(page_figures)
+            if found != self._figures:
                 async with self._changed:
-                    self._count += self._marks is not None
-                    self._marks = found
+                    self._count += self._figures is not None
+                    self._figures = found
                     self._changed.notify_all()
             await asyncio.sleep(LOOK_SECONDS)
         async with self._changed:

@@ -44,6 +44,7 @@ from bridge.domain.instants import SECOND
 from bridge.domain.lifecycle import build_end, build_record, finalize, upload
 from bridge.domain.lifecycle.breaker_signals import Signals, of_codearts, of_register, of_storage, of_testnod
 from bridge.domain.lifecycle.build_record import RecordQuestion
+from bridge.domain.lifecycle.context import UPLOADS_AHEAD
 from bridge.domain.lifecycle.replacement import must_ask_again, reports_to_send_again
 from bridge.domain.lifecycle.unreadable_body import clear_unread
 from bridge.domain.outcomes import (
@@ -385,7 +386,7 @@ class Visit:
         """Check what must hold for calls that run concurrently."""
         build = self.build
         registers = [call.delivery_id for call in calls if isinstance(call, Register)]
-        assert len(set(calls)) == len(calls) <= self.policy.concurrency_per_build + 2
+        assert len(set(calls)) == len(calls) <= self.policy.concurrency_per_build * UPLOADS_AHEAD + 2
         for registration in build.unsettled():
             assert registration.delivery_id not in registers
         if any(isinstance(call, Finalize) for call in calls):

@@ -6,6 +6,9 @@ from bridge.store import row_mapping
 from bridge.store.duplicates import NewReportRow
 from bridge.store.schema import builds, deliveries, registrations, reports, runs
 
+ONLY_SEARCHED_FOR = {"branch", "commit"}
+"""Of a build: its run parameters have them too."""
+
 
 @pytest.mark.parametrize(
     ("row", "table"),
@@ -17,7 +20,7 @@ from bridge.store.schema import builds, deliveries, registrations, reports, runs
     ],
 )
 def test_a_row_has_all_columns_in_order(row, table):
-    assert list(row._fields) == [column.name for column in table.c]
+    assert list(row._fields) == [column.name for column in table.c if column.name not in ONLY_SEARCHED_FOR]
 
 
 def test_a_new_report_has_all_columns_but_its_id():

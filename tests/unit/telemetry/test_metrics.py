@@ -132,6 +132,8 @@ def test_the_metrics_have_these_names_and_no_others():
         "bridge_upstream_requests_total",
         "bridge_proxy_requests_total",
         "bridge_coverage_uploads_total",
+        "bridge_codearts_throttled_total",
+        "bridge_codearts_calls_per_minute",
         "bridge_task_heartbeat_age_seconds",
         "bridge_connections_closed_total",
         "bridge_config_reloads_total",
