@@ -118,7 +118,7 @@ class Authenticator:
             if not self._open_to_all:
                 raise
             caller = OPEN_CALLER
-        mark_verified(request, network_of(request.remote) if caller.scheme is AuthScheme.OPEN else caller.name)
+        mark_verified(request, party_of(caller, request.remote))
         return AuthResult(caller=caller)
 
     async def identify_caller(self, request: web.Request) -> Caller:
@@ -147,6 +147,11 @@ class Authenticator:
     def is_token_of_bridge(self, token: str) -> bool:
         """Return whether this is a secret of the bridge, even an expired one; such secrets are never forwarded."""
         return hash_token(token) in self._own
+
+
+def party_of(caller: Caller, address: str | None) -> str:
+    """Return what counts as one caller in limits: its name, or where it comes from if the bridge is open."""
+    return network_of(address) if caller.scheme is AuthScheme.OPEN else caller.name
 
 
 def require(caller: Caller, scope: str) -> None:

@@ -26,8 +26,8 @@ STATE_BYTES: Final = 128 * 1024
 MAX_MEMORY_BYTES: Final = 256 * 1024 * 1024
 """Of the decompressors of all uploads. A window fills up with the output, so small reports take little of it."""
 
-MAX_ORIGIN_BYTES: Final = MAX_MEMORY_BYTES // 2
-"""Of the uploads of one address, so that it cannot keep all others out."""
+MAX_PARTY_BYTES: Final = MAX_MEMORY_BYTES // 2
+"""Of the uploads of one caller, so that it cannot keep all others out."""
 
 _MULTI_MEMBER: Final = frozenset({ContentCoding.GZIP, ContentCoding.ZSTD})  # several members in a row are one stream
 
@@ -35,25 +35,25 @@ _MULTI_MEMBER: Final = frozenset({ContentCoding.GZIP, ContentCoding.ZSTD})  # se
 class DecompressionMemory:
     """Counts the memory of all decompressors of a process. Outlives a reload of the settings."""
 
-    def __init__(self, *, max_bytes: int = MAX_MEMORY_BYTES, max_origin_bytes: int = MAX_ORIGIN_BYTES) -> None:
+    def __init__(self, *, max_bytes: int = MAX_MEMORY_BYTES, max_party_bytes: int = MAX_PARTY_BYTES) -> None:
         self._max_bytes = max_bytes
-        self._max_origin_bytes = max_origin_bytes
+        self._max_party_bytes = max_party_bytes
         self._taken: Counter[str] = Counter()
 
-    def take(self, size: int, origin: str) -> None:
-        """Count `size` bytes more for `origin` (see `network_of`); raise Unavailable if there are not so many left."""
-        if self._taken[origin] + size > self._max_origin_bytes or self._taken.total() + size > self._max_bytes:
+    def take(self, size: int, party: str) -> None:
+        """Count `size` bytes more for `party` (see `party_of`); raise Unavailable if there are not so many left."""
+        if self._taken[party] + size > self._max_party_bytes or self._taken.total() + size > self._max_bytes:
             raise Unavailable(
                 "The bridge decompresses as many uploads as its memory allows, so nothing of this one was stored. "
                 "Send it again in a moment, or uncompressed."
             )
-        self._taken[origin] += size
+        self._taken[party] += size
 
-    def give_back(self, size: int, origin: str) -> None:
-        """Count `size` bytes less for `origin`."""
-        self._taken[origin] -= size
-        if not self._taken[origin]:
-            del self._taken[origin]
+    def give_back(self, size: int, party: str) -> None:
+        """Count `size` bytes less for `party`."""
+        self._taken[party] -= size
+        if not self._taken[party]:
+            del self._taken[party]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -61,7 +61,7 @@ class MemoryShare:
     """Where the decompressors of one upload count their memory."""
 
     memory: DecompressionMemory
-    origin: str
+    party: str
 
 
 class DecompressionPipeline:
@@ -137,7 +137,7 @@ class _Layer:
     def free(self) -> None:
         self._member = None
         if self._share is not None:
-            self._share.memory.give_back(self._taken, self._share.origin)
+            self._share.memory.give_back(self._taken, self._share.party)
         self._taken = 0
 
     def _feed_slice(self, data: bytes) -> Iterator[bytes]:
@@ -185,7 +185,7 @@ class _Layer:
         """Count the part of the window that output has filled: the rest of it takes no memory."""
         size = STATE_BYTES + min(self._window_size, self._output_size)
         if self._share is not None and size > self._taken:
-            self._share.memory.take(size - self._taken, self._share.origin)
+            self._share.memory.take(size - self._taken, self._share.party)
             self._taken = size
 
 

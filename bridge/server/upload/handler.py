@@ -19,7 +19,7 @@ from bridge.domain.intake import AcceptedUpload, NewRejection, ReportReceipt
 from bridge.domain.routing import InvalidFilePolicy, Route, RoutingKeys, candidate_routes
 from bridge.domain.text_format import counted, were
 from bridge.errors import BadParameter, BridgeError, CallerError, CommitUncertain, NoRoute, Unauthenticated, Unavailable
-from bridge.server.auth.authenticator import Authenticator, AuthResult, require
+from bridge.server.auth.authenticator import Authenticator, AuthResult, party_of, require
 from bridge.server.compression.codecs import content_codings
 from bridge.server.compression.decompress import DecompressionMemory, DecompressionPipeline, MemoryShare, decompressed
 from bridge.server.http.requests import (
@@ -129,6 +129,10 @@ class _UploadRequest:
     identity: AuthResult
     query: Mapping[str, str]
     parameters: Parameters
+
+    @property
+    def party(self) -> str:
+        return party_of(self.identity.caller, self.attempt.request.remote)
 
     @property
     def source(self) -> UploadSource:
@@ -276,7 +280,7 @@ class UploadHandler:
             limits=self._limits,
             reserve_space=self._reserve_space,
         )
-        share = MemoryShare(memory=self._memory, origin=network_of(incoming.attempt.request.remote))
+        share = MemoryShare(memory=self._memory, party=incoming.party)
         receiver = FileReceiver(store, self._limits, share)
         try:
             form = await self._read_form(incoming, receiver, share)

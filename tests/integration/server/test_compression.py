@@ -12,7 +12,7 @@ import pytest
 from backports import zstd
 
 from bridge.domain.intake import ReportReceipt
-from bridge.server.compression.decompress import MAX_MEMORY_BYTES, MAX_ORIGIN_BYTES
+from bridge.server.compression.decompress import MAX_MEMORY_BYTES, MAX_PARTY_BYTES
 from tests.support.labels import content_of
 from tests.support.upload_server import GOOD, MAX_FILES, MAX_REPORT, MAX_REQUEST, NOT_XML, UploadServer, form, large
 
@@ -279,13 +279,13 @@ async def test_while_others_decompress_as_much_as_fits_a_compressed_upload_is_to
         else form(("a.xml", compress(GOOD)), headers=f"Content-Encoding: {encoding}\r\n")
     )
     headers = header if whole else None
-    server.memory.take(MAX_ORIGIN_BYTES, "192.0.2.1")
-    server.memory.take(MAX_MEMORY_BYTES - MAX_ORIGIN_BYTES, "192.0.2.2")
+    server.memory.take(MAX_PARTY_BYTES, "first")
+    server.memory.take(MAX_MEMORY_BYTES - MAX_PARTY_BYTES, "second")
     status, answer, answered_headers = await send(body, headers=headers)
     assert (status, answer["error_code"]) == (503, "BRIDGE.UNAVAILABLE")
     assert int(answered_headers["Retry-After"]) > 0
     assert (await send(form(("a.xml", GOOD))))[0] == 200
-    server.memory.give_back(MAX_ORIGIN_BYTES, "192.0.2.1")
+    server.memory.give_back(MAX_PARTY_BYTES, "first")
     for _ in range(2):
         assert (await send(body, headers=headers))[0] == 200
-    server.memory.take(MAX_ORIGIN_BYTES, "127.0.0.1")  # the uploads before have given back what they took
+    server.memory.take(MAX_PARTY_BYTES, "any")  # the uploads before have given back what they took

@@ -216,9 +216,9 @@ def test_a_brotli_stream_with_the_extension_for_large_windows_is_rejected():
         decompress(ContentCoding.BROTLI, stream=b"\x11\x1e" + bytes(20))
 
 
-def held_open(memory: DecompressionMemory, origin: str, stream: bytes, *codings: ContentCoding) -> Iterator[bytes]:
+def held_open(memory: DecompressionMemory, party: str, stream: bytes, *codings: ContentCoding) -> Iterator[bytes]:
     """Feed a stream without an end, and yield its pieces; the pipeline frees its memory when this is closed."""
-    share = MemoryShare(memory=memory, origin=origin)
+    share = MemoryShare(memory=memory, party=party)
     with DecompressionPipeline(codings, what="x", max_bytes=64 * MIB, share=share) as pipeline:
         yield from pipeline.feed(stream)
         yield b""
@@ -231,42 +231,42 @@ WINDOWS = {"br": 4 * MIB, "zstd": 8 * MIB, "gzip": 32 << 10}
 def test_the_memory_of_all_decompressors_has_a_limit_and_is_given_back(name):
     coding, compress = COMPRESS[name]
     bomb, place = compress(bytes(16 * MIB)), STATE_BYTES + WINDOWS[name]
-    memory = DecompressionMemory(max_bytes=2 * place, max_origin_bytes=2 * place)
-    first, second = (held_open(memory, origin, bomb[:-1], coding) for origin in ("192.0.2.1", "192.0.2.2"))
+    memory = DecompressionMemory(max_bytes=2 * place, max_party_bytes=2 * place)
+    first, second = (held_open(memory, party, bomb[:-1], coding) for party in ("first", "second"))
     assert sum(map(len, first)) > 0  # ended, so it holds nothing
-    for held in (first := held_open(memory, "192.0.2.1", bomb[:-1], coding), second):
+    for held in (first := held_open(memory, "first", bomb[:-1], coding), second):
         while next(held):
             pass
     with pytest.raises(Unavailable, match="as many uploads as its memory allows") as refused:
-        next(held_open(memory, "192.0.2.3", bomb, coding))
+        next(held_open(memory, "third", bomb, coding))
     assert refused.value.retry_after_seconds > 0
     first.close()
-    assert sum(map(len, held_open(memory, "192.0.2.3", bomb, coding))) == 16 * MIB
+    assert sum(map(len, held_open(memory, "third", bomb, coding))) == 16 * MIB
 
 
 @pytest.mark.parametrize("name", WINDOWS)
-def test_one_address_leaves_memory_to_others(name):
+def test_one_caller_leaves_memory_to_others(name):
     coding, compress = COMPRESS[name]
     bomb, place = compress(bytes(16 * MIB)), STATE_BYTES + WINDOWS[name]
-    memory = DecompressionMemory(max_bytes=2 * place, max_origin_bytes=place)
-    held = held_open(memory, "192.0.2.1", bomb[:-1], coding)
+    memory = DecompressionMemory(max_bytes=2 * place, max_party_bytes=place)
+    held = held_open(memory, "first", bomb[:-1], coding)
     while next(held):
         pass
     with pytest.raises(Unavailable):
-        next(held_open(memory, "192.0.2.1", bomb, coding))
-    assert sum(map(len, held_open(memory, "192.0.2.2", bomb, coding))) == 16 * MIB
+        next(held_open(memory, "first", bomb, coding))
+    assert sum(map(len, held_open(memory, "second", bomb, coding))) == 16 * MIB
 
 
 def test_both_layers_of_a_stream_count():
     stream = brotli_of(gzip.compress(b"<testsuite/>"))
-    memory = DecompressionMemory(max_bytes=2 * STATE_BYTES, max_origin_bytes=MIB)
+    memory = DecompressionMemory(max_bytes=2 * STATE_BYTES, max_party_bytes=MIB)
     with pytest.raises(Unavailable):
-        list(held_open(memory, "192.0.2.1", stream, ContentCoding.GZIP, ContentCoding.BROTLI))
+        list(held_open(memory, "first", stream, ContentCoding.GZIP, ContentCoding.BROTLI))
 
 
 def test_small_streams_take_little_of_the_memory():
-    memory = DecompressionMemory(max_bytes=10 * MIB, max_origin_bytes=10 * MIB)
-    held = [held_open(memory, "192.0.2.1", zstd.compress(b"<testsuite/>"), ContentCoding.ZSTD) for _ in range(50)]
+    memory = DecompressionMemory(max_bytes=10 * MIB, max_party_bytes=10 * MIB)
+    held = [held_open(memory, "first", zstd.compress(b"<testsuite/>"), ContentCoding.ZSTD) for _ in range(50)]
     assert [next(pieces) for pieces in held] == [b"<testsuite/>"] * 50
 
 
