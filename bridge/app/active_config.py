@@ -168,6 +168,7 @@ async def _server_config(
             reserve_space=readiness.space.reserve,
             metrics=resources.metrics,
             unproven=resources.unproven_bodies,
+            memory=resources.decompression_memory,
         ),
         build_status=BuildStatusHandler(database=resources.database, authenticator=authenticator),
         webhook=WebhookHandler(

@@ -16,6 +16,7 @@ from bridge.client.ssrf_guard import StorageUrlPolicy
 from bridge.clock import Clock
 from bridge.domain.intake import AcceptedUpload, UploadReceipt
 from bridge.server.auth.signatures import Lockout
+from bridge.server.compression.decompress import DecompressionMemory
 from bridge.server.health import Readiness
 from bridge.server.proxy.headers import Via
 from bridge.server.proxy.places import MAX_CALLS, MAX_UNVERIFIED, CallPlaces
@@ -78,6 +79,7 @@ class Resources:
     via: Via = field(default_factory=Via)
     call_places: CallPlaces = field(default_factory=CallPlaces)
     unproven_bodies: UnprovenBodies = field(default_factory=UnprovenBodies)
+    decompression_memory: DecompressionMemory = field(default_factory=DecompressionMemory)
     own_faults: OwnFaults = field(default_factory=OwnFaults)
     poller: PollerWaker = field(default_factory=PollerWaker)
     background: BackgroundTasks = field(default_factory=BackgroundTasks)

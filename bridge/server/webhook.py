@@ -20,7 +20,7 @@ from bridge.errors import NotFound, Unauthenticated
 from bridge.protocols.http_response import Json, read_json
 from bridge.server.auth.authenticator import bearer_token
 from bridge.server.http.protocol import mark_verified
-from bridge.server.http.requests import MAX_BUILD_NO, content_of, read_small_body
+from bridge.server.http.requests import MAX_BUILD_NO, content_of, network_of, read_small_body
 from bridge.server.http.responses import json_response
 from bridge.store.leases import PollRequest
 
@@ -61,7 +61,7 @@ class WebhookHandler:
                 "The webhook's secret is missing or wrong. "
                 f"Send the value of webhook.secret in the header {WEBHOOK_HEADER}."
             )
-        mark_verified(request)
+        mark_verified(request, network_of(request.remote))
         job_id, build_no = find_build_key(dict(request.query))
         if (job_id is None or build_no is None) and request.body_exists:
             job_id, build_no = find_build_key(dict(request.query), await _read_body(request))

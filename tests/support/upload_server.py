@@ -11,6 +11,7 @@ from bridge.domain.callers import AuthScheme, Caller, Credential, hash_token
 from bridge.domain.intake import AcceptedUpload, ReportReceipt, UploadReceipt
 from bridge.domain.routing import InvalidFilePolicy, Route
 from bridge.errors import CommitUncertain, Unavailable
+from bridge.server.compression.decompress import DecompressionMemory
 from bridge.server.upload.file_store import Quarantine, UploadLimits
 from bridge.server.upload.resender import QuarantineResender
 from bridge.server.validation.pool import ValidationPool
@@ -65,6 +66,7 @@ class UploadServer:
     events: list[tuple[str, object]] = field(default_factory=list)
     closed: asyncio.Queue[None] = field(default_factory=asyncio.Queue)
     listener: TestServer | None = None
+    memory: DecompressionMemory = field(default_factory=DecompressionMemory)
 
     async def accept(self, upload: AcceptedUpload) -> UploadReceipt:
         if self.ledger_fails:

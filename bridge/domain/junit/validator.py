@@ -64,6 +64,9 @@ WHOLE_PARSER: Final = etree.XMLParser(
 """Shared, and without what lxml would keep for a tree that is edited: saves a fifth of a small file's time. Text around
 a comment is one text, as in a stream."""
 
+DOCTYPE: Final = b"<!DOCTYPE"
+ATTLIST: Final = b"<!ATTLIST"
+
 BAD_ENCODING_NAME: Final = "Invalid XML encoding name"
 """libxml2's message for a declaration whose encoding is empty or no name."""
 
@@ -83,6 +86,8 @@ def validate_bytes(data: bytes) -> ValidationResult:
 
 def _check_whole(data: bytes) -> Valid | None:
     if len(data) > WHOLE_SIZE or not data.startswith(PLAIN_STARTS) or data[1:2] == b"\0":  # UTF-16 and UTF-32
+        return None
+    if DOCTYPE in data:  # read with more care
         return None
     if data.startswith(codecs.BOM_UTF8) and not declared(data[:MAX_DECLARATION_SIZE]).native:
         return None
@@ -176,6 +181,8 @@ class JUnitValidator:
             self.invalid = mismatch
         elif opening.declares_entities:
             self.invalid = xml_errors.ENTITIES
+        elif opening.declares_attributes:
+            self.invalid = xml_errors.ATTRIBUTES
         elif opening.root_began or opening.broken or ended:
             self._head.clear()
             checker = EncodingChecker(encoding.codec, lines, len(whole) - len(head))
@@ -199,7 +206,7 @@ class _Opening:
     """The document up to the root's start tag, parsed with libxml2's default limits."""
 
     def __init__(self, head: bytes) -> None:
-        self.root_began = self.broken = self.declares_entities = False
+        self.root_began = self.broken = self.declares_entities = self.declares_attributes = False
         try:
             etree.XMLParser(target=cast("etree.ParserTarget", _OpeningTarget()), no_network=True).feed(head)
         except etree.XMLSyntaxError:
@@ -220,9 +227,12 @@ class _Opening:
             for at in range(len(head)):
                 parser.feed(head[at : at + 1])
                 for _, root in events:
-                    dtd = root.getroottree().docinfo.internalDTD  # type: ignore[union-attr]  # "start" events have elements only
+                    tree = root.getroottree()  # type: ignore[union-attr]  # "start" events have elements only
+                    dtd = tree.docinfo.internalDTD
                     self.root_began = True
                     self.declares_entities = dtd is not None and next(dtd.iterentities(), None) is not None  # type: ignore[union-attr]
+                    # lxml lists attributes only of elements that are declared too.
+                    self.declares_attributes = not self.declares_entities and ATTLIST in etree.tostring(tree)
                     return
         except etree.XMLSyntaxError:
             self.broken = True

@@ -40,6 +40,13 @@ ENTITIES: Final = Invalid(
     found="its DOCTYPE declares entities, which JUnit reports do not use.",
     remedy="Configure the test runner to write the report without them.",
 )
+ATTRIBUTES: Final = Invalid(
+    reason="entities",
+    found="its DOCTYPE declares attributes, which JUnit reports do not use.",
+    remedy="Configure the test runner to write the report without them.",
+)
+"""Their default values would be added to each element: a small file becomes a large one, as with entities."""
+
 TOO_MUCH_MEMORY: Final = Invalid(
     reason="too_much_memory",
     found="reading it takes more memory than allowed for a report.",

@@ -43,7 +43,7 @@ from bridge.server.auth.authenticator import Authenticator
 from bridge.server.config import ServerConfig
 from bridge.server.health import Readiness
 from bridge.server.http.protocol import mark_verified
-from bridge.server.http.requests import resembles_upload_path
+from bridge.server.http.requests import network_of, resembles_upload_path
 from bridge.server.http.responses import handle_errors, json_response, quote_for_display
 from bridge.server.http.tls import Certificate
 from bridge.store.archive.base import Archive
@@ -147,7 +147,7 @@ def admin_guard(access: Callable[[], AdminAccess], host: str, clock: Clock) -> M
                 _require_local_name(request.host, host)
             if not _is_public(request.path) or rules.is_open:
                 request[PERSON] = await _identify(request, rules, clock)
-            mark_verified(request)
+            mark_verified(request, network_of(request.remote))
         try:
             return await handler(request)
         except web.HTTPNotFound as error:

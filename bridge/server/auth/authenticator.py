@@ -7,7 +7,7 @@ from functools import partial
 
 from aiohttp import web
 
-from bridge.domain.callers import OPEN_CALLER, Caller, Credential, find_credential, hash_token
+from bridge.domain.callers import OPEN_CALLER, AuthScheme, Caller, Credential, find_credential, hash_token
 from bridge.domain.instants import Instant
 from bridge.errors import Forbidden, Unauthenticated, Unavailable
 from bridge.server.auth.iam_tokens import IamTokens
@@ -108,9 +108,9 @@ class Authenticator:
         if self._signatures is not None and TOKEN_HEADER not in request.headers and is_signature(request):
             caller, body = await self._signatures.identify(request)
             if body.signature_verified:
-                mark_verified(request)
+                mark_verified(request, caller.name)
             else:
-                body.on_certain = partial(mark_verified, request)
+                body.on_certain = partial(mark_verified, request, caller.name)
             return AuthResult(caller=caller, body=body)
         try:
             caller = await self._identify_by_token(request)
@@ -118,7 +118,7 @@ class Authenticator:
             if not self._open_to_all:
                 raise
             caller = OPEN_CALLER
-        mark_verified(request)
+        mark_verified(request, party_of(caller, request.remote))
         return AuthResult(caller=caller)
 
     async def identify_caller(self, request: web.Request) -> Caller:
@@ -147,6 +147,11 @@ class Authenticator:
     def is_token_of_bridge(self, token: str) -> bool:
         """Return whether this is a secret of the bridge, even an expired one; such secrets are never forwarded."""
         return hash_token(token) in self._own
+
+
+def party_of(caller: Caller, address: str | None) -> str:
+    """Return what counts as one caller in limits: its name, or where it comes from if the bridge is open."""
+    return network_of(address) if caller.scheme is AuthScheme.OPEN else caller.name
 
 
 def require(caller: Caller, scope: str) -> None:

@@ -17,9 +17,14 @@ from bridge.server.http.responses import quote_for_display
 PIECE_BYTES: Final = 64 * 1024  # returned at once, about: takes some tenths of a millisecond
 MAX_STACKED: Final = 2  # a file that is stored compressed and sent compressed; more is an attack
 ZSTD_WINDOW_LOG: Final = 23  # 8 MiB, the limit of RFC 9659; the format itself allows gigabytes
+BROTLI_WINDOW_LOG: Final = 22  # 4 MiB, the default of libraries; the format itself allows 24
 MAGIC_BYTES: Final = 4  # read by `content_coding_of`
 
 DECOMPRESS_ERRORS: Final = (zlib.error, brotli.error, zstd.ZstdError)
+
+
+class WindowTooLarge(Exception):
+    """A brotli stream needs a larger window than BROTLI_WINDOW_LOG."""
 
 
 class ContentCoding(StrEnum):
@@ -31,13 +36,14 @@ class ContentCoding(StrEnum):
     ZSTD = "zstd"
 
 
+_WINDOW_LOGS: Final = {ContentCoding.BROTLI: BROTLI_WINDOW_LOG, ContentCoding.ZSTD: ZSTD_WINDOW_LOG}
 _BY_NAME: Final = {coding.value: coding for coding in ContentCoding} | {"x-gzip": ContentCoding.GZIP}
 
 
 def content_codings(content_encoding: str | None) -> tuple[ContentCoding, ...]:
     """Return the codings that a Content-Encoding header names, in the order in which they were applied.
 
-    Raise UnknownEncoding if one is not supported, or if there are more than MAX_STACKED.
+    Raise UnknownEncoding if one is not supported, or if there are more than MAX_STACKED, or br twice.
     """
     if not content_encoding:
         return ()
@@ -53,6 +59,8 @@ def content_codings(content_encoding: str | None) -> tuple[ContentCoding, ...]:
         raise UnknownEncoding(
             f"The Content-Encoding names {len(names)} compressions, more than {MAX_STACKED}. Compress the upload once."
         )
+    if names.count(ContentCoding.BROTLI) > 1:
+        raise UnknownEncoding("The Content-Encoding names br twice. Compress the upload once.")
     return tuple(_BY_NAME[name] for name in names)
 
 
@@ -65,6 +73,11 @@ def content_coding_of(head: bytes) -> ContentCoding | None:
     if head[:1] == b"\x78" and _has_zlib_header(head):  # a window of 32 KiB, as every compressor writes it
         return ContentCoding.DEFLATE
     return None
+
+
+def window_size(coding: ContentCoding) -> int:
+    """Return how many bytes of its output a decompressor keeps at most."""
+    return 1 << _WINDOW_LOGS.get(coding, zlib.MAX_WBITS)
 
 
 def new_decompressor(coding: ContentCoding) -> "Decompressor":
@@ -148,6 +161,7 @@ class _Brotli:
 
     def __init__(self) -> None:
         self._inner = brotli.Decompressor()
+        self._began = False
         self.needs_input = True
 
     @property
@@ -155,6 +169,9 @@ class _Brotli:
         return bool(self._inner.is_finished())
 
     def decompress(self, data: bytes) -> bytes:
+        if data and not self._began:
+            self._began = True
+            _require_brotli_window(data[0])
         piece: bytes = self._inner.process(data, output_buffer_limit=PIECE_BYTES)
         # can_accept_more_data turns true when all input is read, even if output is still pending.
         self.needs_input = len(piece) < PIECE_BYTES and self._inner.can_accept_more_data()
@@ -189,6 +206,13 @@ _DECOMPRESSORS: Final[Mapping[ContentCoding, Callable[[], Decompressor]]] = {
     ContentCoding.BROTLI: _Brotli,
     ContentCoding.ZSTD: _Zstd,
 }
+
+
+def _require_brotli_window(first: int) -> None:
+    """Raise WindowTooLarge by the first byte of a brotli stream (RFC 7932, section 9.1: WBITS)."""
+    larger_than_17 = first >> 1 & 0b111 if first & 1 else 0
+    if 17 + larger_than_17 > BROTLI_WINDOW_LOG:
+        raise WindowTooLarge
 
 
 def _has_zlib_header(head: bytes) -> bool:

@@ -4,6 +4,7 @@
 """
 
 import asyncio
+from collections import Counter
 from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
@@ -62,6 +63,7 @@ class ConnectionLimiter:
         self._open: dict[object, GuardedConnection] = {}  # by aiohttp's protocol
         self._idle: dict[GuardedConnection, None] = {}  # the longest idle first
         self._unverified: dict[GuardedConnection, None] = {}  # whose request is in flight, the oldest first
+        self._verified: dict[GuardedConnection, str] = {}  # whose request is in flight, with the caller
         self._heads: dict[GuardedConnection, int] = {}  # bytes of heads in memory
         self._heads_bytes = 0
 
@@ -87,14 +89,23 @@ class ConnectionLimiter:
         """Close the connection that is missed the least; return whether there is one.
 
         That is the oldest of a crowd from one origin that has sent no request, else the one that has been idle the
-        longest, else the one whose request has been in flight the longest without a verified caller (`mark_verified`).
+        longest, else the one whose request has been in flight the longest without a verified caller (`mark_verified`),
+        else the slowest of the verified caller for whose clients the bridge waits on the most connections.
         """
         crowd = max(self._new.values(), key=len, default={})
         longest = next(iter(crowd if CROWD * len(crowd) > self.max_connections else self._idle), None)
-        longest = longest or next(iter(self._unverified), None)
-        if longest is not None:
-            longest.close("limit")
-        return longest is not None
+        chosen = longest or next(iter(self._unverified), None) or self._slowest()
+        if chosen is not None:
+            chosen.close("limit")
+        return chosen is not None
+
+    def _slowest(self) -> "GuardedConnection | None":
+        waiting = {
+            connection: party for connection, party in self._verified.items() if connection.is_waiting_for_client
+        }
+        ((greediest, _),) = Counter(waiting.values()).most_common(1) or [("", 0)]
+        rates = {connection: connection.rate() for connection, party in waiting.items() if party == greediest}
+        return min(rates, key=rates.__getitem__, default=None)
 
     def abort_handshakes(self) -> None:
         """Close every connection that has not begun HTTP."""
@@ -120,6 +131,7 @@ class ConnectionLimiter:
     def mark_idle(self, connection: "GuardedConnection") -> None:
         """Record that a connection has no request in flight."""
         self._unverified.pop(connection, None)
+        self._verified.pop(connection, None)
         self._idle[connection] = None
 
     def mark_busy(self, connection: "GuardedConnection") -> None:
@@ -128,9 +140,11 @@ class ConnectionLimiter:
         self._forget_new(connection)
         self._unverified[connection] = None
 
-    def mark_verified(self, connection: "GuardedConnection") -> None:
-        """Record that the caller of the request in flight is verified."""
-        self._unverified.pop(connection, None)
+    def mark_verified(self, connection: "GuardedConnection", party: str) -> None:
+        """Record that the request in flight is of the verified caller `party`."""
+        if connection in self._unverified:
+            del self._unverified[connection]
+            self._verified[connection] = party
 
     def count_head(self, connection: "GuardedConnection", size: int) -> None:
         """Record the bytes of heads that a connection holds, and close others if all hold too many."""
@@ -157,6 +171,7 @@ class ConnectionLimiter:
         self._idle.pop(connection, None)
         self._forget_new(connection)
         self._unverified.pop(connection, None)
+        self._verified.pop(connection, None)
         self._open.pop(protocol, None)
 
     def _forget_new(self, connection: "GuardedConnection") -> None:
@@ -182,6 +197,8 @@ class GuardedConnection(asyncio.Protocol):
         self._transport: asyncio.Transport | None = None  # of HTTP
         self._early: list[bytes] = []  # received at the end of the handshake, before `begin`
         self._in_flight = False
+        self._began = 0.0  # the request in flight, by the event loop's clock
+        self._received_bytes = 0  # of that request, its head included
         self._ended = False
         self._header_deadline: asyncio.TimerHandle | None = None
         self._write_deadline: asyncio.TimerHandle | None = None
@@ -195,6 +212,15 @@ class GuardedConnection(asyncio.Protocol):
     def is_reading_head(self) -> bool:
         """Whether a head has begun to arrive, and has not ended."""
         return self._protocol.is_reading_head
+
+    @property
+    def is_waiting_for_client(self) -> bool:
+        """Whether the bridge waits for the rest of a body, or for the client to read its response."""
+        return self._protocol.is_waiting_for_body or self._write_deadline is not None
+
+    def rate(self) -> float:
+        """Return how many bytes a second have been received since the request in flight began."""
+        return self._received_bytes / (1 + asyncio.get_running_loop().time() - self._began)
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._tcp = cast(asyncio.Transport, transport)
@@ -225,6 +251,7 @@ class GuardedConnection(asyncio.Protocol):
             return
         if not self._in_flight and self._header_deadline is None:
             self._start_header_deadline()
+        self._received_bytes += len(data)
         self._protocol.data_received(data)
         if not self._protocol.has_room():
             self._reject_head(self._transport)
@@ -257,6 +284,7 @@ class GuardedConnection(asyncio.Protocol):
     def begin_request(self) -> None:
         """Suspend the header deadline: the request's headers have arrived."""
         self._in_flight = True
+        self._began = asyncio.get_running_loop().time()
         self._limiter.mark_busy(self)
         if self._header_deadline is not None:
             self._header_deadline.cancel()
@@ -265,6 +293,7 @@ class GuardedConnection(asyncio.Protocol):
     def end_request(self) -> None:
         """Mark the connection idle, unless it is closing."""
         self._in_flight = False
+        self._received_bytes = 0
         if self._transport is not None and not self._ended and not self._transport.is_closing():
             self._protocol.forget_head()
             self._limiter.count_head(self, self._protocol.head_bytes)

@@ -44,7 +44,7 @@ class Connection(web.RequestHandler):
         self._whole_bytes = 0  # of that head
         self._arriving_bytes = 0  # of the next head, or since a piece of the body: trailers, extensions of chunks
         self._tail = b""
-        self.on_verified: Callable[[], None] = lambda: None
+        self.on_verified: Callable[[str], None] = lambda _: None
 
     @property
     def head_bytes(self) -> int:
@@ -55,6 +55,11 @@ class Connection(web.RequestHandler):
     def is_reading_head(self) -> bool:
         """Whether a head has begun to arrive, and has not ended."""
         return self._arriving_bytes > 0
+
+    @property
+    def is_waiting_for_body(self) -> bool:
+        """Whether the body of the last request has not ended, and the bridge has read all that has arrived of it."""
+        return not (self._body.is_eof() or self._reading_paused)
 
     def forget_head(self) -> None:
         """Record that a request has ended; its head stays in memory while its body is still arriving."""
@@ -122,10 +127,13 @@ class Connection(web.RequestHandler):
         return response
 
 
-def mark_verified(request: web.Request) -> None:
-    """Record that the caller of a request is verified, so that its connection is not closed for others."""
+def mark_verified(request: web.Request, party: str) -> None:
+    """Record that the caller of a request is verified, so that its connection is not closed for strangers.
+
+    `party` is what counts as one caller, if connections of verified callers have to make way for others.
+    """
     if isinstance(request.protocol, Connection):
-        request.protocol.on_verified()
+        request.protocol.on_verified(party)
 
 
 def raw_response(response: web.Response, reason: str) -> bytes:

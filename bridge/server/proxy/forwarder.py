@@ -15,17 +15,14 @@ from bridge.errors import BadGateway, NotFound, Unavailable
 from bridge.protocols.aksk_signing import EMPTY_SHA256, UNSIGNED_PAYLOAD, RawRequest
 from bridge.server.http.responses import escape_for_display
 from bridge.server.proxy.authorization import AuthorizationMode
-from bridge.server.proxy.headers import (
-    Via,
-    caller_headers,
-    headers_with_token,
-    headers_without_caller,
-    response_headers,
-)
+from bridge.server.proxy.headers import Via, caller_headers, headers_for_bridge, headers_with_token, response_headers
 from bridge.server.proxy.request_target import RequestTarget, Upstream
 from bridge.server.proxy.streaming import IdleTimeout, WaitingFor
 
 THROTTLED_SECONDS: Final = 5  # if CodeArts does not send Retry-After
+
+_WITHOUT_BODY: Final = frozenset({"GET", "HEAD"})
+"""With the bridge's credentials: what a server reads in their bodies is not defined (RFC 9110, section 9.3.1)."""
 
 _ENDPOINT_SETTINGS: Final = {
     Upstream.BUILD: "codearts.endpoint",
@@ -79,10 +76,13 @@ class Forwarder:
     ) -> ProxyResponse:
         """Return the head of the response, with its connection open on `stack`; raise BadGateway if there is none.
 
-        `caller` is None for a login. `body` was read already, or yields as it arrives.
+        `caller` is None for a login. `body` was read already, or yields as it arrives. GET and HEAD have none with the
+        bridge's credentials.
         """
         connection = self._connections[target.upstream]
         stream, digest = _stream(request, body)
+        if mode is AuthorizationMode.BRIDGE and request.method in _WITHOUT_BODY:
+            stream, digest = None, EMPTY_SHA256
         headers = [*self._request_headers(request, caller, mode), self._via.header]
 
         async def send(credential_headers: Headers) -> ProxyResponse:
@@ -117,7 +117,7 @@ class Forwarder:
         self, request: web.Request, caller: Caller | None, mode: AuthorizationMode
     ) -> list[tuple[bytes, bytes]]:
         if mode is AuthorizationMode.BRIDGE:
-            return headers_without_caller(request.raw_headers)
+            return headers_for_bridge(request.raw_headers, with_body=request.method not in _WITHOUT_BODY)
         if caller is not None and caller.iam_token is not None:
             return headers_with_token(request.raw_headers, caller.iam_token)
         return caller_headers(request.raw_headers, self._is_token_of_bridge)

@@ -23,11 +23,16 @@ _OVERRIDES: Final = frozenset(
 )
 """Headers that make some servers read another method, host or path than the one that was authorized."""
 
-_CREDENTIALS: Final = frozenset(
-    {b"authorization", b"cookie", b"x-auth-token", b"x-domain-id", b"x-project-id", b"x-security-token"}
-    | {b"x-subject-token"}
+_HARMLESS: Final = frozenset(
+    {b"accept", b"cache-control", b"date", b"pragma", b"range", b"traceparent", b"tracestate", b"user-agent", b"via"}
+    | {b"x-language", b"x-request-id"}
 )
-"""The caller's identity and project. Not forwarded if the bridge uses its own credentials."""
+"""Headers that claim no identity, project, host or path. No others are forwarded with the bridge's credentials: what
+servers and gateways between read as an identity has no end."""
+
+_HARMLESS_KINDS: Final = (b"accept-", b"if-")
+_OF_BODY: Final = b"content-"
+_CONTENT_TYPE: Final = b"content-type"  # CodeArts requires it of calls without a body too
 
 _SESSION_HEADERS: Final = frozenset({b"set-cookie", b"set-cookie2", b"x-subject-token"})
 """Sessions of the bridge's own account. Not returned to callers."""
@@ -93,13 +98,15 @@ def headers_with_token(headers: RawHeaders, token: str) -> list[tuple[bytes, byt
     ]
 
 
-def headers_without_caller(headers: RawHeaders) -> list[tuple[bytes, bytes]]:
-    """Return the headers without anything that identifies the caller."""
-    return [
-        (name, value)
-        for name, value in _end_to_end(headers)
-        if not _is_reserved(name) and name.lower() not in _CREDENTIALS
-    ]
+def headers_for_bridge(headers: RawHeaders, *, with_body: bool) -> list[tuple[bytes, bytes]]:
+    """Return the headers for a call with the bridge's credentials: none that could name the caller or another call."""
+    return [(name, value) for name, value in _end_to_end(headers) if _is_harmless(name.lower(), with_body=with_body)]
+
+
+def _is_harmless(lower: bytes, *, with_body: bool) -> bool:
+    if lower.startswith(_OF_BODY):
+        return with_body or lower == _CONTENT_TYPE
+    return lower in _HARMLESS or lower.startswith(_HARMLESS_KINDS)
 
 
 def response_headers(headers: RawHeaders, *, to_bridge: bool) -> list[tuple[bytes, bytes]]:

@@ -4,12 +4,14 @@ A target that servers could read in two ways is rejected, so that the bridge aut
 """
 
 import re
+import unicodedata
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final
 from urllib.parse import unquote_plus
 
-from bridge.errors import BadParameter
+from bridge.domain.routing import canonical_job_id
+from bridge.errors import BadParameter, Forbidden
 from bridge.server.http.responses import quote_for_display
 
 
@@ -50,7 +52,12 @@ _IAM_V3: Final = frozenset(
 )
 _CHECK_SEGMENTS: Final = frozenset({"rules", "ruleset", "rulesets", "task", "tasks"})
 _BEFORE_JOB_ID: Final = frozenset({"job", "jobs", "log", "report", "template"})
-_RECORD_PATHS: Final = frozenset({"build-info-record", "list", "record-info"})
+_OF_RECORD_ID: Final = frozenset({"build-script", "flow-graph", "full-stages", "info", "records", "statistics"})
+_WORD: Final = re.compile(r"[a-z]+(?:-[a-z]+)*")
+_JOB_ID_LENGTH: Final = 32
+_MAX_WORD_LENGTH: Final = 24
+_MAX_QUOTED: Final = 4  # times, one inside of the other; servers unquote once or twice
+_NO_LETTERS: Final = re.compile(r"[^a-z]+")
 
 
 def parse_target(raw: str) -> RequestTarget:
@@ -106,23 +113,44 @@ def _is_check(segments: tuple[str, ...]) -> bool:
 def job_ids_in(target: RequestTarget) -> frozenset[str]:
     """Return the ids of build tasks in a target of CodeArts Build, in its query too.
 
-    Ids of records, and of execution records of CodeArts Check, are not ids of build tasks.
+    Ids of records, and of execution records of CodeArts Check, are not ids of build tasks. Raise Forbidden if something
+    else is where an id belongs, because a server may read an id in it, and BadParameter for a query with `;`.
     """
+    if ";" in target.query:  # separates parameters for some servers
+        raise _ambiguous(target.raw, "has a semicolon in its query")
     if target.upstream is not Upstream.BUILD:
         return frozenset()
     pairs = (pair.partition("=") for pair in target.query.split("&"))
-    in_query = {unquote_plus(value) for name, _, value in pairs if unquote_plus(name) == "job_id"}
-    return frozenset(
-        in_query | {segment for segment in _job_id_segments(target.segments) if _JOB_ID.fullmatch(segment)}
-    )
+    found = [unquote_plus(value) for name, _, value in pairs if "jobid" in _letters(name)]
+    found += [segment for segment in _job_id_segments(target.segments) if not _is_word(segment)]
+    for job_id in found:
+        if not _JOB_ID.fullmatch(job_id):
+            raise Forbidden(
+                f"{quote_for_display(job_id)} is not the id of a job, which has {_JOB_ID_LENGTH} letters and digits. "
+                "Send the id as CodeArts shows it, or use an IAM token of your own."
+            )
+    return frozenset(canonical_job_id(job_id) for job_id in found)
+
+
+def _is_word(segment: str) -> bool:
+    """Return whether a segment is a word of the API, such as `default-parameters`, that no server reads as an id."""
+    return not segment or (_WORD.fullmatch(segment) is not None and len(segment) <= _MAX_WORD_LENGTH)
+
+
+def _letters(name: str) -> str:
+    """Return the letters of a name, for servers that ignore case, punctuation and repeated quoting."""
+    for _ in range(_MAX_QUOTED):
+        name = unquote_plus(name)
+    return _NO_LETTERS.sub("", unicodedata.normalize("NFKC", name).casefold())
 
 
 def _job_id_segments(segments: tuple[str, ...]) -> tuple[str, ...]:
     """Return the segments that may be a job id, by the paths of `huaweicloudsdkcodeartsbuild`."""
-    second, third, fourth = (*segments, "", "", "", "")[1:4]
-    if second == "record":
+    _, second, third, fourth = (*segments, "", "", "", "")[:4]
+    kind = _letters(second)
+    if kind == "record":
         last = segments[-1] or segments[-2]  # some servers ignore a slash at the end
-        return (third,) if last in _RECORD_PATHS else ()
-    if third == "notice":
+        return () if last in _OF_RECORD_ID else (third,)
+    if _letters(third) == "notice":
         return (fourth,)
-    return (third,) if second in _BEFORE_JOB_ID else ()
+    return (third,) if kind in _BEFORE_JOB_ID else ()

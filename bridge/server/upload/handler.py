@@ -19,9 +19,9 @@ from bridge.domain.intake import AcceptedUpload, NewRejection, NewReport, Report
 from bridge.domain.routing import NOTHING_STATED, InvalidFilePolicy, Route, RoutingKeys, candidate_routes
 from bridge.domain.text_format import counted, were
 from bridge.errors import BadParameter, BridgeError, CallerError, CommitUncertain, NoRoute, Unauthenticated, Unavailable
-from bridge.server.auth.authenticator import Authenticator, AuthResult, require
+from bridge.server.auth.authenticator import Authenticator, AuthResult, party_of, require
 from bridge.server.compression.codecs import content_codings
-from bridge.server.compression.decompress import DecompressionPipeline, decompressed
+from bridge.server.compression.decompress import DecompressionMemory, DecompressionPipeline, MemoryShare, decompressed
 from bridge.server.http.requests import (
     Parameters,
     claimed_build,
@@ -144,6 +144,10 @@ class _UploadRequest:
     parameters: Parameters
 
     @property
+    def party(self) -> str:
+        return party_of(self.identity.caller, self.attempt.request.remote)
+
+    @property
     def source(self) -> UploadSource:
         parameters = self.parameters
         return UploadSource(
@@ -218,6 +222,7 @@ class UploadHandler:
         reserve_space: ReserveSpace,
         metrics: Metrics,
         unproven: UnprovenBodies | None = None,
+        memory: DecompressionMemory | None = None,
     ) -> None:
         self._routes = routes
         self._limits = limits
@@ -230,6 +235,7 @@ class UploadHandler:
         self._reserve_space = reserve_space
         self._metrics = metrics
         self._unproven = unproven or UnprovenBodies()
+        self._memory = memory or DecompressionMemory()
         self._strangers = _RecordLimit(STRANGERS_PER_MINUTE, STRANGERS_PER_ADDRESS)
         self._callers = _RecordLimit(CALLERS_PER_MINUTE, PER_CALLER)
 
@@ -292,9 +298,10 @@ class UploadHandler:
             limits=self._limits,
             reserve_space=self._reserve_space,
         )
-        receiver = FileReceiver(store, self._limits)
+        share = MemoryShare(memory=self._memory, party=incoming.party)
+        receiver = FileReceiver(store, self._limits, share)
         try:
-            form = await self._read_form(incoming, receiver)
+            form = await self._read_form(incoming, receiver, share)
             forbidden = forbidden_routes(self._routes, incoming.identity.caller.routes)
             upload = incoming.accepted(form, store, forbidden)
             _require_content(upload)
@@ -303,7 +310,9 @@ class UploadHandler:
             await receiver.discard()
             raise
 
-    async def _read_form(self, incoming: _UploadRequest, receiver: FileReceiver) -> Mapping[str, str]:
+    async def _read_form(
+        self, incoming: _UploadRequest, receiver: FileReceiver, share: MemoryShare
+    ) -> Mapping[str, str]:
         """Pass all files of the body to `receiver`, and return the other fields of the form."""
         request, identity, max_bytes = incoming.attempt.request, incoming.identity, self._limits.max_request_size
         codings = content_codings(request.headers.get("Content-Encoding"))
@@ -313,18 +322,17 @@ class UploadHandler:
             await identity.body.finish()
             return {}
         form = UploadForm(request.headers.get("Content-Type"), max_files=self._limits.max_files)
+        pipeline = DecompressionPipeline(codings, what="The upload", max_bytes=max_bytes, share=share)
         async with self._proven_body(request, identity) as body:
-            pieces = body
-            if codings:
-                pieces = decompressed(body, DecompressionPipeline(codings, what="The upload", max_bytes=max_bytes))
-            async for piece in pieces:
-                for event in form.feed(piece):
-                    if event is None:
-                        await receiver.end()
-                    elif isinstance(event, FileStart):
-                        receiver.start(event)
-                    else:
-                        await receiver.write(event)
+            with pipeline:
+                async for piece in decompressed(body, pipeline) if codings else body:
+                    for event in form.feed(piece):
+                        if event is None:
+                            await receiver.end()
+                        elif isinstance(event, FileStart):
+                            receiver.start(event)
+                        else:
+                            await receiver.write(event)
             form.close()
         return form.fields
 

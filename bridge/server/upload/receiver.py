@@ -17,7 +17,7 @@ from bridge.server.compression.archives import (
     is_archive,
 )
 from bridge.server.compression.codecs import MAGIC_BYTES, ContentCoding, content_coding_of, content_codings
-from bridge.server.compression.decompress import DecompressionPipeline
+from bridge.server.compression.decompress import DecompressionPipeline, MemoryShare
 from bridge.server.compression.transfer_encoding import TransferDecoder, transfer_decoder
 from bridge.server.http.responses import escape_for_display
 from bridge.server.upload.file_store import FileBuffer, ReceivedFile, UploadFileStore, UploadLimits
@@ -29,11 +29,12 @@ class FileReceiver:
     """Receives files one after the other with `start`, `write` and `end`; after an error, call `discard`.
 
     A file with a fault is rejected in the store, and the rest of it is ignored. `write` and `end` raise Unavailable if
-    the spool does.
+    the spool does, or if there is not enough memory left for `share`.
     """
 
-    def __init__(self, store: UploadFileStore, limits: UploadLimits) -> None:
+    def __init__(self, store: UploadFileStore, limits: UploadLimits, share: MemoryShare | None = None) -> None:
         self._store = store
+        self._share = share
         self._max_size = limits.max_request_size
         self._decompressed = Budget(limits.max_request_size, "decompressed bytes")
         self._archives = ArchiveBudget(max_files=limits.max_files, max_bytes=limits.max_request_size)
@@ -100,7 +101,7 @@ class FileReceiver:
         if file.codings:
             file.received_sha256 = hashlib.sha256()
             file.decompressor = DecompressionPipeline(
-                file.codings, what=escape_for_display(file.name), max_bytes=self._max_size
+                file.codings, what=escape_for_display(file.name), max_bytes=self._max_size, share=self._share
             )
         await self._decompress(file, start)
 
@@ -141,6 +142,7 @@ class FileReceiver:
             await self._detect_coding(file)
         if file.decompressor is not None and not file.buffer.is_too_large():
             file.decompressor.close()
+            file.decompressor.free()
         if not file.archive_detected:
             await self._detect_archive(file)
         if file.is_archive:
@@ -179,8 +181,11 @@ class FileReceiver:
 
     async def _discard_file(self) -> None:
         file, self._file = self._file, None
-        if file is not None:
-            await file.buffer.discard()
+        if file is None:
+            return
+        if file.decompressor is not None:
+            file.decompressor.free()
+        await file.buffer.discard()
 
 
 class _IncomingFile:

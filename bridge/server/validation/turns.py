@@ -47,12 +47,13 @@ class _Account:
 class _Line(_Account, Generic[Item]):
     """The waiting files of one caller for one route."""
 
-    __slots__ = ("expected", "items")
+    __slots__ = ("expected", "is_known", "items")
 
     def __init__(self) -> None:
         super().__init__()
         self.items: deque[Item] = deque()
         self.expected = UNKNOWN_SECONDS
+        self.is_known = False  # whether one of its files has run
 
 
 class _Caller(_Account, Generic[Item]):
@@ -68,7 +69,7 @@ class TurnQueue(Generic[Item]):
     """Serves first the caller, and of it the route, whose files have used the least CPU time.
 
     At most `max_waiting` files wait: beyond that, the caller with the most of them loses its newest one. A caller
-    whose files cost `costly_seconds` or more each has at most `costly_places` at work at once.
+    whose files cost `costly_seconds` or more each, or of which none has run yet, has at most `costly_places` at work.
     """
 
     def __init__(self, *, max_waiting: int, costly_seconds: float = 0.0, costly_places: int | None = None) -> None:
@@ -137,6 +138,7 @@ class TurnQueue(Generic[Item]):
         line.used += more
         if seconds is not None:
             line.expected = max(seconds, line.expected * FADING)
+            line.is_known = True
         self._forget_idle()
 
     def waiting(self) -> list[Item]:
@@ -156,7 +158,8 @@ class TurnQueue(Generic[Item]):
     def _may_run(self, caller: _Caller[Item]) -> bool:
         if self._costly_places is None or caller.running < self._costly_places:
             return True
-        return max(line.expected for line in caller.lines.values() if not line.is_idle) < self._costly_seconds
+        lines = [line for line in caller.lines.values() if not line.is_idle]
+        return all(line.is_known and line.expected < self._costly_seconds for line in lines)
 
     def _displace(self, party: Party) -> Item:
         """Remove the newest file of the longest line of the caller with the most files; `party` loses a tie."""

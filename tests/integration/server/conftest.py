@@ -46,6 +46,7 @@ async def server(tmp_path, checker, aiohttp_server):
         admit=server.admit,
         reserve_space=server.take,
         metrics=server,
+        memory=server.memory,
     )
 
     async def upload(request: web.Request) -> web.Response:

@@ -12,6 +12,7 @@ import pytest
 from backports import zstd
 
 from bridge.domain.intake import ReportReceipt
+from bridge.server.compression.decompress import MAX_MEMORY_BYTES, MAX_PARTY_BYTES
 from tests.support.labels import content_of
 from tests.support.upload_server import GOOD, MAX_FILES, MAX_REPORT, MAX_REQUEST, NOT_XML, UploadServer, form, large
 
@@ -264,3 +265,27 @@ async def test_a_ledger_that_fails_leaves_nothing_of_an_archive(server, send):
     packed = zip_of(("a.xml", large(200_000)), ("b.xml", large(200_000)))
     status, _, _ = await send(form(("a.zip", packed)))
     assert (status, server.spooled) == (503, [])
+
+
+@ENCODINGS
+@pytest.mark.parametrize("whole", [True, False], ids=["the request", "a file in it"])
+async def test_while_others_decompress_as_much_as_fits_a_compressed_upload_is_told_to_come_again(
+    server, send, encoding, whole
+):
+    compress, header = COMPRESSED[encoding], {"Content-Encoding": encoding}
+    body = (
+        compress(form(("a.xml", GOOD)))
+        if whole
+        else form(("a.xml", compress(GOOD)), headers=f"Content-Encoding: {encoding}\r\n")
+    )
+    headers = header if whole else None
+    server.memory.take(MAX_PARTY_BYTES, "first")
+    server.memory.take(MAX_MEMORY_BYTES - MAX_PARTY_BYTES, "second")
+    status, answer, answered_headers = await send(body, headers=headers)
+    assert (status, answer["error_code"]) == (503, "BRIDGE.UNAVAILABLE")
+    assert int(answered_headers["Retry-After"]) > 0
+    assert (await send(form(("a.xml", GOOD))))[0] == 200
+    server.memory.give_back(MAX_PARTY_BYTES, "first")
+    for _ in range(2):
+        assert (await send(body, headers=headers))[0] == 200
+    server.memory.take(MAX_PARTY_BYTES, "any")  # the uploads before have given back what they took

@@ -56,7 +56,9 @@ class Stage:
 
     async def listen(self, *, certificate=None, **limits):
         app = web.Application(client_max_size=LARGE_BYTES)
-        app.add_routes([web.route("*", "/ok", self._ok), web.get("/large", self._large), web.get("/hold", self._hold)])
+        app.add_routes(
+            [web.route("*", "/ok", self._ok), web.get("/large", self._large), web.route("*", "/hold", self._hold)]
+        )
         limiter = ConnectionLimiter(self._cuts, **{"header_seconds": NEVER, "write_seconds": NEVER, **limits})
         listener = Listener(
             app, "127.0.0.1", 0, limiter=limiter, shutdown_seconds=0.1, certificate=certificate and Shown(certificate)
@@ -87,13 +89,15 @@ class Stage:
         self.taken.set()
         return web.Response(text=f"took {len(await request.read())}")
 
-    async def _large(self, _):
+    async def _large(self, request):
+        mark_verified(request, "ci")
         return web.Response(body=bytes(ANSWER_BYTES))
 
     async def _hold(self, request):
         if "stranger" not in request.query:
-            mark_verified(request)
+            mark_verified(request, request.query.get("caller", "ci"))
         self.held.set()
+        await request.read()
         await self.release.wait()
         return web.Response(text="held")
 
@@ -246,6 +250,36 @@ async def test_where_all_work_the_longest_request_of_a_stranger_makes_way(stage,
     stage.release.set()
     assert (await working)[1] == b"held"
     assert (await strangers[1][0].readuntil(b"\r\n\r\n")).startswith(b"HTTP/1.1 200 OK")
+    assert cuts == ["limit"]
+
+
+def slow(caller):
+    return b"POST /hold?caller=" + caller + b" HTTP/1.1\r\nHost: bridge\r\nContent-Length: 100\r\n\r\n"
+
+
+async def test_where_verified_callers_send_slowly_the_slowest_of_the_greediest_makes_way(stage, cuts):
+    await stage.listen(max_connections=4)
+    senders = []
+    for caller, sent in ((b"honest", b""), (b"greedy", b"a" * 50), (b"greedy", b""), (b"greedy", b"a" * 40)):
+        stage.held.clear()
+        senders.append(await stage.connect(slow(caller) + sent))
+        await stage.held.wait()
+    assert await answered(await stage.connect(), GET) == (b"HTTP/1.1 200 OK", b"took 0")
+    assert await is_cut(senders[2][0])
+    stage.release.set()
+    for (_, writer), size in ((senders[0], 100), (senders[1], 50), (senders[3], 60)):
+        writer.write(b"b" * size)
+    for reader, _ in (senders[0], senders[1], senders[3]):
+        assert (await reader.readuntil(b"\r\n\r\n")).startswith(b"HTTP/1.1 200 OK")
+    assert cuts == ["limit"]
+
+
+async def test_a_verified_caller_that_takes_its_answer_slowly_makes_way(stage, cuts):
+    await stage.listen(max_connections=1)
+    reader, writer = await stage.connect(GET.replace(b"/ok", b"/large"), limit=PIECE_BYTES)
+    await reader.readuntil(b"\r\n\r\n")
+    writer.transport.pause_reading()
+    assert await answered(await stage.connect(), GET) == (b"HTTP/1.1 200 OK", b"took 0")
     assert cuts == ["limit"]
 
 

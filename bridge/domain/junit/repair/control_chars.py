@@ -2,6 +2,7 @@
 
 import codecs
 import re
+from functools import lru_cache
 from typing import Final
 
 from bridge.domain.junit.encoding import UTF_8_DECLARATION
@@ -15,7 +16,7 @@ MAX_TOKEN_SIZE: Final = 64  # characters; longer strings are neither color codes
 PARAMETERS: Final = "0123456789;:?"  # parameter characters of a control sequence (ECMA-48, 5.4) that occur in reports
 FINAL_FIRST, FINAL_LAST = "@", "~"  # range of its final character
 XML_1_1: Final = re.compile(r"""<\?xml\s+version\s*=\s*["']1\.1["']""")
-FIRST_SURROGATE, LAST_SURROGATE = 0xD800, 0xDFFF
+FIRST_SURROGATE, FIRST_LOW_SURROGATE, LAST_SURROGATE = 0xD800, 0xDC00, 0xDFFF
 FORBIDDEN: Final = dict.fromkeys(code for code in range(0x10000) if forbids(code))
 
 
@@ -140,9 +141,7 @@ class ControlCharFilter:
     def _join_surrogates(self, text: str) -> str:
         def join(pair: re.Match[str]) -> str:
             self.joined += 1
-            high, low = (_character(number) or 0 for number in pair.groups())
-            character = chr(high).encode("utf-16-le", "surrogatepass") + chr(low).encode("utf-16-le", "surrogatepass")
-            return self._placeholder * len(pair[0]) or character.decode("utf-16-le")
+            return self._placeholder * len(pair[0]) or _joined(pair[0])
 
         return SURROGATES.sub(join, text) if "&#" in text else text
 
@@ -164,6 +163,13 @@ class ControlCharFilter:
                 self.controls += 1
                 done.append(self._placeholder + other)
         return "".join(done)
+
+
+@lru_cache(maxsize=64)  # a report repeats few; each may have as many zeros as a piece of the file is long
+def _joined(pair: str) -> str:
+    """Return the character of two references to its halves."""
+    high, low = (_character(reference.removeprefix("#")) or 0 for reference in pair[1:-1].split(";&"))
+    return chr(0x10000 + ((high - FIRST_SURROGATE) << 10) + (low - FIRST_LOW_SURROGATE))
 
 
 def _character(number: str) -> int | None:

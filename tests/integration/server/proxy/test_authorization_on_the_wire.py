@@ -15,6 +15,12 @@ BUILD_INFO = f"/v1/job/{JOB}/1/build-info"
 OURS = f"X-Auth-Token: {OUR_TOKEN}".encode()
 CI = "X-Auth-Token: token-of-ci"
 
+CLAIMS = (
+    *("X_Auth_Token", "X_Project_Id", "X-User-Id", "X-Iam-User", "X-Domain-Name", "Projectid", "X-Amz-Security-Token"),
+    *("X-Real-IP", "X-Original-Uri", "X-Original-Method", "X-Forwarded-Uri", "X-Forwarded-For", "X-Forwarded-User"),
+    *("X-Remote-User", "Cookie2", "X-Envoy-Original-Path", "X-Accel-Redirect", "X-Mine", "Content_Length"),
+)
+
 
 def status_of(answer):
     return int(answer.split(b" ", 2)[1])
@@ -39,15 +45,68 @@ def sent(proxied):
         CI + "\r\nAuthorization: Bearer other\r\nCookie: s=1\r\nX-Security-Token: t\r\nX-Subject-Token: t",
         CI + "\r\nX-Project-Id: 1\r\nX-Domain-Id: 2\r\nX-Bridge-Hook: h\r\nX-Sdk-Date: d",
         CI + "\r\nX-HTTP-Method-Override: DELETE\r\nX-Original-URL: /v1/other\r\nX-Rewrite-URL: /v1/other",
+        *(f"{CI}\r\n{name}: {OTHER_JOB}" for name in CLAIMS),
     ],
+    ids=lambda proof: proof.split("\r\n")[-1],
 )
 async def test_a_lent_call_carries_the_proof_of_the_bridge_alone(start, proof):
     proxied = await start()
 
-    assert status_of(await proxied.ask(get(BUILD_INFO, proof, "X-Kept: 1"))) == 200
+    assert status_of(await proxied.ask(get(BUILD_INFO, proof, "X-Language: en-us"))) == 200
 
     build = proxied.upstreams[Service.BUILD]
-    assert build.head == [f"GET {BUILD_INFO} HTTP/1.1".encode(), b"X-Kept: 1", OURS]
+    assert build.head == [f"GET {BUILD_INFO} HTTP/1.1".encode(), b"X-Language: en-us", OURS]
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "Accept: application/json",
+        "aCCept-eNCoding: gzip",
+        "Accept-Language: zh-cn",
+        "Content-Type: application/json",
+        'If-None-Match: "a"',
+        "User-Agent: huaweicloud-usdk-python/3.0",
+        "Range: bytes=0-1",
+        "Cache-Control: no-cache",
+        "traceparent: 00-a-b-01",
+    ],
+)
+async def test_a_lent_call_carries_what_says_how_the_client_wants_its_answer(start, line):
+    proxied = await start()
+
+    assert status_of(await proxied.ask(get(BUILD_INFO, CI, line))) == 200
+
+    assert proxied.upstreams[Service.BUILD].head[1:] == [line.encode(), OURS]
+
+
+@pytest.mark.parametrize("method", ["GET", "HEAD"])
+@pytest.mark.parametrize(
+    ("line", "body"),
+    [
+        ("Content-Length: 40", b"x" * 40),
+        ("Transfer-Encoding: chunked", b"3\r\nabc\r\n0\r\n\r\n"),
+        ("Content-Length: 0", b""),
+    ],
+    ids=["of a length", "in chunks", "empty"],
+)
+async def test_a_lent_call_that_reads_has_no_body(start, method, line, body):
+    proxied = await start()
+
+    request = get(BUILD_INFO, CI, "Content-Encoding: gzip", "Content-Type: text/plain", line, method=method, body=body)
+    await proxied.ask(request)
+
+    build = proxied.upstreams[Service.BUILD]
+    assert build.head == [f"{method} {BUILD_INFO} HTTP/1.1".encode(), b"Content-Type: text/plain", OURS]
+    assert build.body == b""
+
+
+async def test_a_lent_call_that_writes_has_its_body(start):
+    proxied = await start(paths=("*",), methods=("PUT",))
+
+    await proxied.ask(get(BUILD_INFO, CI, "Content-Length: 3", method="PUT", body=b"abc"))
+
+    assert proxied.upstreams[Service.BUILD].body == b"abc"
 
 
 async def test_a_session_of_the_bridges_account_is_not_handed_out(start):

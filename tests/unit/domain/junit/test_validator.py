@@ -585,6 +585,32 @@ def test_any_declared_entity_is_rejected(subset: str, root: str):
     assert refused(f"<!DOCTYPE testsuite [{subset}]>{root}".encode()).reason == "entities"
 
 
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-16", "gbk", "iso-8859-1"])
+@pytest.mark.parametrize("padding", [0, 5000, 70_000, 1_100_000])
+@pytest.mark.parametrize(
+    "subset",
+    [
+        '<!ATTLIST testcase a CDATA "b">',
+        "<!ATTLIST testcase a CDATA #IMPLIED>",
+        '<!ELEMENT testcase ANY><!ATTLIST testcase a CDATA "b">',
+        '<!-- > --><!ATTLIST testcase xmlns:a CDATA "b">',
+        "<!ATTLIST testsuite a (b|c) 'b'>",
+    ],
+)
+def test_declared_attributes_are_rejected(subset: str, encoding: str, padding: int):
+    head = f"<?xml version='1.0' encoding='{encoding}'?><!DOCTYPE testsuite [{subset}]>"
+    report = f"{head}<testsuite><testcase name='{'x' * padding}'/></testsuite>"
+    assert refused(report.encode(encoding)).reason == "entities"
+
+
+def test_default_values_of_attributes_do_not_multiply_a_small_report():
+    names = " ".join(f'a{number} CDATA "{"v" * 20}"' for number in range(500))
+    report = f"<!DOCTYPE testsuite [<!ATTLIST testcase {names}>]><testsuite>{'<testcase/>' * 20_000}</testsuite>"
+    began = time.process_time()
+    assert refused(report.encode()).found.startswith("its DOCTYPE declares attributes")
+    assert time.process_time() - began < 1  # of CPU; ten million attributes take more than ten seconds
+
+
 @pytest.mark.parametrize("content", ["<x>", "<x/>", "<x/><y>", "a<b"])
 @pytest.mark.parametrize("padding", [0, 5000, 70_000])
 def test_an_entity_that_holds_elements_is_rejected_and_never_unfolded(content: str, padding: int):

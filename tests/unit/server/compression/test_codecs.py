@@ -36,6 +36,11 @@ def test_three_codings_on_top_of_each_other_are_rejected():
         content_codings("gzip, br, gzip")
 
 
+def test_brotli_in_brotli_is_rejected():
+    with pytest.raises(UnknownEncoding, match="br twice"):
+        content_codings("br, br")
+
+
 @pytest.mark.parametrize(
     ("head", "coding"),
     [

@@ -12,9 +12,16 @@ from backports import zstd
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bridge.errors import BadReport, CallerError, TooLarge
+from bridge.errors import BadReport, CallerError, TooLarge, Unavailable
 from bridge.server.compression.codecs import PIECE_BYTES, ContentCoding
-from bridge.server.compression.decompress import MAX_MEMBERS, DecompressionPipeline, decompressed
+from bridge.server.compression.decompress import (
+    MAX_MEMBERS,
+    STATE_BYTES,
+    DecompressionMemory,
+    DecompressionPipeline,
+    MemoryShare,
+    decompressed,
+)
 
 MIB = 1 << 20
 
@@ -170,7 +177,7 @@ def test_a_stream_that_ends_too_early_is_rejected(coding, compress, data):
 def test_a_damaged_stream_is_rejected_by_its_coding(coding, compress):
     stream = compress(b"<testsuite/>")
     with pytest.raises(BadReport, match=rf"^The upload is not valid {coding} data"):
-        decompress(coding, stream=b"\xff" * 2 + stream)
+        decompress(coding, stream=b"\x11" * 2 + stream)
 
 
 @given(
@@ -191,6 +198,76 @@ def test_a_zstd_window_beyond_what_the_web_allows_is_rejected():
     folder = zstd.ZstdCompressor(options={zstd.CompressionParameter.window_log: 27})
     with pytest.raises(BadReport):
         decompress(ContentCoding.ZSTD, stream=folder.compress(b"x") + folder.flush())
+
+
+@pytest.mark.parametrize("window_log", range(10, 25))
+@pytest.mark.parametrize("cut", [1, 5000])
+def test_a_brotli_window_of_more_than_4_mib_is_rejected_whatever_the_stream_holds(window_log, cut):
+    stream = brotli.compress(b"<testsuite/>", quality=9, lgwin=window_log)
+    if window_log <= 22:
+        assert decompress(ContentCoding.BROTLI, stream=stream, cut=cut) == b"<testsuite/>"
+    else:
+        with pytest.raises(BadReport, match=r"^The upload is compressed with br and a window of more than 4194304"):
+            decompress(ContentCoding.BROTLI, stream=stream, cut=cut)
+
+
+def test_a_brotli_stream_with_the_extension_for_large_windows_is_rejected():
+    with pytest.raises(BadReport):
+        decompress(ContentCoding.BROTLI, stream=b"\x11\x1e" + bytes(20))
+
+
+def held_open(memory: DecompressionMemory, party: str, stream: bytes, *codings: ContentCoding) -> Iterator[bytes]:
+    """Feed a stream without an end, and yield its pieces; the pipeline frees its memory when this is closed."""
+    share = MemoryShare(memory=memory, party=party)
+    with DecompressionPipeline(codings, what="x", max_bytes=64 * MIB, share=share) as pipeline:
+        yield from pipeline.feed(stream)
+        yield b""
+
+
+WINDOWS = {"br": 4 * MIB, "zstd": 8 * MIB, "gzip": 32 << 10}
+
+
+@pytest.mark.parametrize("name", WINDOWS)
+def test_the_memory_of_all_decompressors_has_a_limit_and_is_given_back(name):
+    coding, compress = COMPRESS[name]
+    bomb, place = compress(bytes(16 * MIB)), STATE_BYTES + WINDOWS[name]
+    memory = DecompressionMemory(max_bytes=2 * place, max_party_bytes=2 * place)
+    first, second = (held_open(memory, party, bomb[:-1], coding) for party in ("first", "second"))
+    assert sum(map(len, first)) > 0  # ended, so it holds nothing
+    for held in (first := held_open(memory, "first", bomb[:-1], coding), second):
+        while next(held):
+            pass
+    with pytest.raises(Unavailable, match="as many uploads as its memory allows") as refused:
+        next(held_open(memory, "third", bomb, coding))
+    assert refused.value.retry_after_seconds > 0
+    first.close()
+    assert sum(map(len, held_open(memory, "third", bomb, coding))) == 16 * MIB
+
+
+@pytest.mark.parametrize("name", WINDOWS)
+def test_one_caller_leaves_memory_to_others(name):
+    coding, compress = COMPRESS[name]
+    bomb, place = compress(bytes(16 * MIB)), STATE_BYTES + WINDOWS[name]
+    memory = DecompressionMemory(max_bytes=2 * place, max_party_bytes=place)
+    held = held_open(memory, "first", bomb[:-1], coding)
+    while next(held):
+        pass
+    with pytest.raises(Unavailable):
+        next(held_open(memory, "first", bomb, coding))
+    assert sum(map(len, held_open(memory, "second", bomb, coding))) == 16 * MIB
+
+
+def test_both_layers_of_a_stream_count():
+    stream = brotli_of(gzip.compress(b"<testsuite/>"))
+    memory = DecompressionMemory(max_bytes=2 * STATE_BYTES, max_party_bytes=MIB)
+    with pytest.raises(Unavailable):
+        list(held_open(memory, "first", stream, ContentCoding.GZIP, ContentCoding.BROTLI))
+
+
+def test_small_streams_take_little_of_the_memory():
+    memory = DecompressionMemory(max_bytes=10 * MIB, max_party_bytes=10 * MIB)
+    held = [held_open(memory, "first", zstd.compress(b"<testsuite/>"), ContentCoding.ZSTD) for _ in range(50)]
+    assert [next(pieces) for pieces in held] == [b"<testsuite/>"] * 50
 
 
 async def test_others_have_their_turn_while_a_bomb_decompresses():

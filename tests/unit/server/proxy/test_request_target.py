@@ -2,10 +2,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bridge.errors import BadParameter
+from bridge.errors import BadParameter, Forbidden
 from bridge.server.proxy.request_target import Upstream, job_ids_in, parse_target
 
 JOB = "68491d9bc97b4774adb93e29b46d2dc6"
+OTHER = "b" * 32
+DASHED = f"{OTHER[:8]}-{OTHER[8:12]}-{OTHER[12:16]}-{OTHER[16:20]}-{OTHER[20:]}"
 
 
 @pytest.mark.parametrize(
@@ -104,7 +106,21 @@ def test_a_path_belongs_to_one_service(path, upstream):
         (f"/v1/log/{JOB}/1/real-time-log", {JOB}),
         (f"/v3/jobs/notice/{JOB}/query", {JOB}),
         (f"/v1/record/brief?job_id={JOB}", {JOB}),
-        (f"/v1/report/time?a=1&job%5Fid={JOB}&job_id=x", {JOB, "x"}),
+        (f"/v1/report/time?a=1&job%5Fid={JOB}&job_id={OTHER}", {JOB, OTHER}),
+        (f"/v1/job/{JOB.upper()}/1/build-info", {JOB}),
+        (f"/v1/JOB/{JOB}/1/build-info", {JOB}),
+        (f"/v1/job%20/{JOB}/1/build-info", {JOB}),
+        (f"/v1/record/{JOB}/1/record-info%20", {JOB}),
+        (f"/v1/job/{JOB}/1/build-info?jobId={OTHER}", {JOB, OTHER}),
+        (f"/v1/job/{JOB}/1/build-info?JOB_ID={OTHER}", {JOB, OTHER}),
+        (f"/v1/job/{JOB}/1/build-info?job_id[]={OTHER}", {JOB, OTHER}),
+        (f"/v1/job/{JOB}/1/build-info?job_id%5B0%5D={OTHER}", {JOB, OTHER}),
+        (f"/v1/job/{JOB}/1/build-info?filter[job.id]={OTHER}", {JOB, OTHER}),
+        (f"/v1/job/{JOB}/1/build-info?job%255Fid={OTHER}", {JOB, OTHER}),
+        (f"/v1/job/{JOB}/1/build-info?%EF%BD%8Aob_id={OTHER}", {JOB, OTHER}),
+        (f"/v1/job/{JOB}/1/build-info?%20job_id={OTHER}", {JOB, OTHER}),
+        ("/v1/job/default-parameters", set()),
+        ("/v1/report/junit/coverage/list", set()),
         (f"/v1/record/{JOB}/full-stages", set()),
         ("/v1/job/list", set()),
         (f"/v1/jobs/{JOB}/result/refresh", set()),
@@ -113,3 +129,46 @@ def test_a_path_belongs_to_one_service(path, upstream):
 )
 def test_the_jobs_that_a_path_names(raw, jobs):
     assert job_ids_in(parse_target(raw)) == jobs
+
+
+@pytest.mark.parametrize(
+    "written",
+    [
+        f"{OTHER}%20",
+        f"%20{OTHER}",
+        f"{OTHER}%EF%BB%BF",
+        f"{OTHER}%C2%A0",
+        f"{OTHER},x",
+        f"{OTHER}=",
+        f"{OTHER[:31]}%C3%A9",
+        f"{OTHER[:31]}",
+        f"{OTHER}b",
+        f"'{OTHER}'",
+        f"~{OTHER}",
+        DASHED,
+        DASHED.upper(),
+        "%EF%BD%82" + OTHER[1:],
+    ],
+)
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/v1/job/{}/1/build-info",
+        "/v4/jobs/{}/1/record-info",
+        "/v1/record/{}/1/record-info",
+        "/v1/record/{}/list",
+        "/v1/report/{}/summary?build_no=1",
+        "/v3/jobs/notice/{}/query",
+        "/v1/record/brief?job_id={}",
+        "/v1/record/brief?job_ids={}",
+    ],
+)
+def test_what_is_not_an_id_where_an_id_belongs_is_rejected(path, written):
+    with pytest.raises(Forbidden, match="is not the id of a job"):
+        job_ids_in(parse_target(path.format(written)))
+
+
+@pytest.mark.parametrize("query", [f"x;job_id={OTHER}", f"a=1;job_id={OTHER}", ";"])
+def test_a_query_with_a_semicolon_has_two_readings(query):
+    with pytest.raises(BadParameter, match="two ways"):
+        job_ids_in(parse_target(f"/v1/job/{JOB}/1/build-info?{query}"))

@@ -109,8 +109,25 @@ def test_a_costly_caller_leaves_a_place_to_others():
 
 def test_a_cheap_caller_may_have_all_places():
     waiting = queue(costly_seconds=0.25, costly_places=1)
-    put(waiting, HONEST, "honest 1", "honest 2", "honest 3")
+    put(waiting, HONEST, "honest 0", "honest 1", "honest 2", "honest 3")
+    serve(waiting, {"honest": 0.1}, 1)
     assert [waiting.take().item for _ in range(3)] == ["honest 1", "honest 2", "honest 3"]
+
+
+def test_a_caller_of_which_nothing_has_run_leaves_a_place_to_others():
+    waiting = queue(costly_seconds=0.25, costly_places=1)
+    put(waiting, GREEDY, *(f"greedy {number}" for number in range(9)))
+    first = waiting.take()
+    assert first is not None
+    assert waiting.take() is None
+    put(waiting, HONEST, "honest 1")
+    assert serve(waiting, {"honest": 0.1}) == ["honest 1"]
+    waiting.charge(first, None)  # it did not run, so nothing is known
+    second = waiting.take()
+    assert second is not None
+    assert waiting.take() is None
+    waiting.charge(second, 0.1)
+    assert [waiting.take().item for _ in range(2)] == ["greedy 2", "greedy 3"]
 
 
 def test_what_a_file_will_cost_is_expected_from_the_most_costly_one_before_which_fades():

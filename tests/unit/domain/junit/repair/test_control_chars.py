@@ -1,5 +1,7 @@
 """Text without what XML forbids: what is counted, what is buffered, what stays unchanged."""
 
+import sys
+
 import pytest
 
 from bridge.domain.junit.repair.control_chars import MAX_TOKEN_SIZE, ControlCharFilter
@@ -46,3 +48,29 @@ def test_what_is_no_forbidden_reference_stays(text: str):
 def test_bytes_of_another_encoding_are_an_error():
     with pytest.raises(UnicodeDecodeError):
         ControlCharFilter("utf-8").feed(b"\xff ")
+
+
+def test_references_to_halves_that_repeat_are_joined_at_little_cost_each():
+    calls, joined = 0, ControlCharFilter("utf-8")
+
+    def count(_frame: object, event: str, _argument: object) -> None:
+        nonlocal calls
+        calls += event in ("call", "c_call")
+
+    sys.setprofile(count)
+    try:
+        out = joined.feed(b"&#55357;&#56832;" * 1000 + b"&#xD83D;&#xDE00;" * 1000) + joined.close()
+    finally:
+        sys.setprofile(None)
+    assert out.decode() == "\U0001f600" * 2000
+    assert joined.joined == 2000
+    assert calls < 3 * 2000
+
+
+@pytest.mark.parametrize("character", ["\U00010000", "\U0001f600", "\U0010fc00", "\U0010ffff", "\U000103ff"])
+@pytest.mark.parametrize("form", ["&#{};", "&#x{:x};", "&#x{:X};", "&#0{};", "&#x00{:x};"])
+def test_each_pair_of_halves_is_its_character(character: str, form: str):
+    units = character.encode("utf-16-be")
+    pair = "".join(form.format(int.from_bytes(units[at : at + 2], "big")) for at in (0, 2))
+    joined = ControlCharFilter("utf-8")
+    assert (joined.feed(pair.encode()) + joined.close()).decode() == character
