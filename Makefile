@@ -9,7 +9,7 @@ WORKERS ?= 6
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help demo fast one test check lint types format docs verdicts fuzz bench bench-deliver bench-hook bench-hostile bench-polling bench-proxy bench-scale bench-slow bench-validation chaos language upload-path lock clean
+.PHONY: screenshots help demo fast one test check lint types format docs verdicts fuzz bench bench-deliver bench-hook bench-hostile bench-polling bench-proxy bench-scale bench-slow bench-validation chaos language upload-path lock clean
 
 help: ## list these targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sort | sed 's/:.*## /\t/' | expand -t 18
@@ -63,6 +63,9 @@ docs: $(VENV)/.runtime ## render docs/codes.md from the errors
 
 verdicts: $(VENV)/.dev ## render docs/verdicts.md; CORPUS=folder adds its files
 	$(RUN) -m docs.render_verdicts $(CORPUS)
+
+screenshots: $(VENV)/.dev $(VENV)/.chromium ## remake the pictures of the console in docs/images
+	$(RUN) -m docs.make_screenshots
 
 fuzz: $(VENV)/.dev ## arbitrary and mutated bytes through validation, for a minute
 	$(RUN) -m tests.fuzz_validator

@@ -1,0 +1,95 @@
+"""Make the pictures of the console in docs/images, in both themes, from a demo with one rejected file.
+
+Needs Chromium: `make screenshots`.
+"""
+# ruff: noqa: INP001
+
+import asyncio
+import re
+import shutil
+import sys
+from pathlib import Path
+
+import aiohttp
+from playwright.async_api import Browser, async_playwright
+
+IMAGES = Path(__file__).parent / "images"
+JOB = "b7d95e3c10a84f2296e4d8f07c5a1b38"  # of the demo
+NUMBER = 87
+PAGES = {
+    "overview": "/",
+    "builds": "/builds",
+    "build": f"/builds/{JOB}/{NUMBER}",
+    "report": "/reports/{red}",
+    "rejection": "/rejections/1",
+}
+SIZE = {"width": 1100, "height": 760}
+REJECTED = (
+    b'<testsuite name="checkout">\n  <testcase classname="shop.Checkout" name="pays by card" time="0.41"/>\n'
+    b'  <testcase classname="shop.Checkout" name="Marks & Spencer gift card" time="0.22"/>\n</testsuite>\n'
+)
+
+
+async def main() -> None:
+    """Run the demo, and take the pictures."""
+    chromium = shutil.which("chromium")
+    if chromium is None:
+        sys.exit("Chromium is not installed. Install it (apt-get install chromium), then run this again.")
+    demo = await asyncio.create_subprocess_exec(
+        sys.executable,
+        "-m",
+        "bridge",
+        "demo",
+        "--keep",
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.STDOUT,
+    )
+    try:
+        server, admin = await _addresses(demo)
+        red = await _play(server, admin)
+        IMAGES.mkdir(exist_ok=True)
+        async with async_playwright() as playwright:
+            browser = await playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
+            for theme in ("light", "dark"):
+                await _take(browser, admin, theme, red)
+    finally:
+        demo.terminate()
+        await demo.wait()
+
+
+async def _addresses(demo: asyncio.subprocess.Process) -> tuple[str, str]:
+    if demo.stdout is None:
+        raise RuntimeError("The demo has no output.")
+    found: dict[str, str] = {}
+    async for line in demo.stdout:
+        if match := re.match(r"(Server|Admin) +(http://\S+)", line.decode()):
+            found[match[1]] = match[2]
+        if line.startswith(b"Running until"):
+            break
+    return found["Server"], found["Admin"]
+
+
+async def _play(server: str, admin: str) -> int:
+    """Upload a file that is rejected, and return the id of a report with failures."""
+    query = {"job_id": JOB, "build_no": str(NUMBER), "node_id": "checkout"}
+    form = aiohttp.FormData()
+    form.add_field("file", REJECTED, filename="TEST-checkout.xml")
+    async with aiohttp.ClientSession() as http:
+        await http.post(
+            f"{server}/v1/report/junit/report/upload", params=query, data=form, headers={"X-Auth-Token": "x"}
+        )
+        async with http.get(f"{admin}/api/v1/builds", params={"job_id": JOB, "build_no": str(NUMBER)}) as answer:
+            (build,) = (await answer.json())["builds"]
+    return next(int(report["id"]) for report in build["reports"] if report["failures"])
+
+
+async def _take(browser: Browser, admin: str, theme: str, red: int) -> None:
+    context = await browser.new_context(color_scheme="dark" if theme == "dark" else "light", viewport=SIZE)
+    page = await context.new_page()
+    for name, path in PAGES.items():
+        await page.goto(admin + path.format(red=red))
+        await page.screenshot(path=IMAGES / f"{name}-{theme}.png")
+
+
+if __name__ == "__main__":
+    asyncio.run(main())
