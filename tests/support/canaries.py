@@ -12,6 +12,7 @@ from tests.support.writings import WRITINGS
 
 CANARIES = {
     "admin.token": "canary-admin-token-77c0",
+    "admin.viewer_token": "canary-viewer-token-5e21",
     "s3.access_key_id": "CANARYS3KEYID3D1",
     "s3.secret_access_key": "canary-s3-secret-55aa",
     "outbound.http_proxy": "canary-proxy-password-8d2f",
@@ -35,7 +36,7 @@ def plant(settings: dict[str, Any], world: SandboxState) -> None:
     world.runs.open_project(PROJECT, "canary")
     world.behavior = world.behavior.changed({"codearts_tokens": [CANARIES["codearts.token"]]})
     proxy = f"http://someone:{CANARIES['outbound.http_proxy']}@{urlsplit(REFUSED_URL).netloc}"
-    settings["admin"]["token"] = [ADMIN]
+    settings["admin"] |= {"token": [ADMIN], "viewer_token": [CANARIES["admin.viewer_token"]]}
     settings["s3"] = _of("s3")
     settings["webhook"] = _of("webhook")
     settings["outbound"] = {"http_proxy": proxy, "no_proxy": ["127.0.0.1"]}

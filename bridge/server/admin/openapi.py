@@ -32,12 +32,12 @@ _PLAIN: Final[Mapping[object, dict[str, Any]]] = {
     type(None): {"type": "null"},
 }
 _TEXT: Final[dict[str, Any]] = {"type": "string", "maxLength": MAX_TEXT_CHARACTERS}
-_JOB_ID: Final[dict[str, Any]] = {"type": "string", "pattern": "^[0-9A-Za-z]{32}$"}
+_JOB_ID: Final[dict[str, Any]] = {"type": "string", "pattern": "^([0-9A-Za-z]{32})?$"}
 _NUMBER: Final[dict[str, Any]] = {"type": "integer", "minimum": 1, "maximum": 2**31 - 1}
-_FLAG: Final[dict[str, Any]] = {"type": "string", "enum": ["true", "false"]}
+_FLAG: Final[dict[str, Any]] = {"type": "string", "enum": ["true", "false", ""]}
 _PAGE: Final[Parameters] = {
     "limit": {"type": "integer", "minimum": 1, "maximum": MAX_LIMIT, "default": DEFAULT_LIMIT},
-    "after": {"type": "string", "pattern": "^[0-9]{1,16}$", "description": "`next` of the page before"},
+    "after": {"type": "string", "pattern": "^[0-9]{0,16}$", "description": "`next` of the page before"},
 }
 _ROW_ID: Final = {"type": "integer", "minimum": 1, "maximum": MAX_ID - 1}
 _TIME_OR_NULL: Final = {"type": ["string", "null"]}
@@ -77,9 +77,9 @@ def document() -> dict[str, Any]:
 
 def _paths() -> dict[str, Any]:
     builds: Parameters = {
-        "job_id": _JOB_ID,
+        "job_id": _TEXT,
         "build_no": {**_NUMBER, "description": "only together with job_id"},
-        "state": {"type": "string", "enum": list(BuildState)},
+        "state": {"type": "string", "enum": [*BuildState, ""]},
         "route": _TEXT,
         "branch": _TEXT,
         "commit": _TEXT,
@@ -87,7 +87,7 @@ def _paths() -> dict[str, Any]:
         **_PAGE,
     }
     build: Parameters = {"job_id": _JOB_ID, "build_no": _NUMBER}
-    rejections: Parameters = {"job_id": _JOB_ID, "build_no": _NUMBER, "route": _TEXT, **_PAGE}
+    rejections: Parameters = {"job_id": _TEXT, "build_no": _NUMBER, "route": _TEXT, **_PAGE}
     result = _object({"result": {"type": "string", "description": "what happened, as a sentence"}})
     why = _object(
         {

@@ -199,7 +199,6 @@ class ConsolePages:
             now=now,
             polled=None,
             leased=found.lease_until > now,
-            send_command="open its rejection",
         )
         before, after = await self._database.read(neighbors, job_id, build_no)
         shown = details.view["reports"] if details else []
