@@ -67,8 +67,9 @@ FREE_STEPS = 50
 MAX_PAUSE = Duration(10 * MINUTE)
 """A Retry-After counts up to this."""
 
-MAX_AHEAD = Duration(15 * MINUTE)
-"""No slot is further away than this. If one is, a wrong clock assigned it."""
+MAX_AHEAD = Duration(2 * MINUTE)
+"""No slot is further away than this, or than two calls are apart, except in the pause after a throttled call. If one
+is, a wrong clock assigned it."""
 
 REFUSED_FOR = Duration(HOUR)
 """After so long, a call is tried again that the account was not permitted to make."""
@@ -112,16 +113,23 @@ class RequestRate:
 
 def corrected(rate: RequestRate, now: Instant, highest: float) -> RequestRate:
     """Return the rate within the configured one, and without times that only a wrong clock can have written."""
-    latest = after(now, MAX_AHEAD)
+    latest = latest_slot(rate, now)
     return replace(
         rate,
         per_minute=min(rate.per_minute, highest),
         next_at=rate.next_at if rate.next_at <= latest else now,
-        queued_until=rate.queued_until if rate.queued_until <= latest else now,
+        queued_until=rate.queued_until if rate.queued_until <= after(latest, MAX_QUEUE) else now,
         halved_at=None if rate.halved_at is None or rate.halved_at > now else rate.halved_at,
         probe_at=min(rate.probe_at, after(now, MAX_HOLD)),
         refused_until=None if rate.refused_until is None else min(rate.refused_until, after(now, REFUSED_FOR)),
     )
+
+
+def latest_slot(rate: RequestRate, now: Instant) -> Instant:
+    """Return the time after which no slot can be that was assigned by a correct clock."""
+    latest = after(now, max(MAX_AHEAD, Duration(2 * rate.interval)))
+    paused = rate.throttled_at is not None and rate.throttled_at <= now
+    return max(latest, after(rate.throttled_at or now, MAX_PAUSE)) if paused else latest
 
 
 def take_slots(rate: RequestRate, now: Instant, count: int) -> tuple[RequestRate, list[Instant]]:

@@ -7,7 +7,7 @@ import structlog
 
 from bridge.domain.instants import Instant
 from bridge.domain.outcomes import Throttled
-from bridge.domain.request_rate import Api, RequestRate
+from bridge.domain.request_rate import Api, RequestRate, corrected
 from bridge.store.engine.base import Database
 from bridge.store.request_rates import RateGrant, RateUse, ThrottledCall, read_rates, use_rates
 from bridge.telemetry.metrics import Metrics
@@ -32,7 +32,8 @@ class RequestRates:
 
     def rate(self, api: Api) -> RequestRate:
         """Return the rate as this gateway saw it last."""
-        return self.known.get(api) or RequestRate(per_minute=self.highest)
+        known = self.known.get(api) or RequestRate(per_minute=self.highest)
+        return corrected(known, self._database.now(), self.highest)
 
     async def refresh(self) -> Mapping[Api, RequestRate]:
         """Read the rates as all gateways have left them."""

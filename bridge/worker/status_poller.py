@@ -29,7 +29,7 @@ from bridge.domain.outcomes import (
 )
 from bridge.domain.policy import Policy
 from bridge.domain.poll_questions import OpenJob, Question, QuestionBook, mark_finished
-from bridge.domain.request_rate import REFUSED_FOR, Api
+from bridge.domain.request_rate import REFUSED_FOR, Api, latest_slot
 from bridge.errors import BridgeError, Unavailable
 from bridge.store.circuit_breakers import all_breakers
 from bridge.store.open_builds import (
@@ -309,6 +309,8 @@ class StatusPoller:
         now, slots = self._database.now(), self._slots[api]
         if _is_refused(rates, api, now):
             return self._look_at
+        if slots and slots[0] > latest_slot(rates.rate(api), now):  # the clock was set back
+            slots.clear()
         while slots and slots[0] <= now and len(self._calls) < MAX_CALLS:
             slots.popleft()
             if (question := self._book.choose(api, now)) is not None:

@@ -157,6 +157,18 @@ def test_what_only_a_wrong_clock_can_have_written_is_corrected():
     assert right.refused_until == NOW + REFUSED_FOR
 
 
+def test_a_slot_some_minutes_ahead_is_kept_only_in_the_pause_after_a_throttled_call():
+    ahead = Instant(NOW + 9 * MINUTE)
+    rate = RequestRate(per_minute=CONFIGURED, next_at=ahead, queued_until=ahead)
+    assert (corrected(rate, NOW, CONFIGURED).next_at, corrected(rate, NOW, CONFIGURED).queued_until) == (NOW, NOW)
+    by_wrong_clock = replace(rate, throttled_at=Instant(NOW + 8 * MINUTE))
+    assert corrected(by_wrong_clock, NOW, CONFIGURED).next_at == NOW
+    paused = replace(rate, throttled_at=NOW)
+    assert corrected(paused, NOW, CONFIGURED).next_at == ahead
+    slow = RequestRate(per_minute=0.25, next_at=Instant(NOW + 4 * MINUTE))
+    assert corrected(slow, NOW, CONFIGURED).next_at == slow.next_at
+
+
 def test_the_sentence_states_what_codearts_takes():
     rate = RequestRate(per_minute=CONFIGURED)
     assert describe_rate(Api.BUILD_INFO, rate, NOW) == (
