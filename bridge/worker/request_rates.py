@@ -7,7 +7,7 @@ import structlog
 
 from bridge.domain.instants import Instant
 from bridge.domain.outcomes import Throttled
-from bridge.domain.request_rate import Api, RequestRate
+from bridge.domain.request_rate import Api, RequestRate, corrected
 from bridge.store.engine.base import Database
 from bridge.store.request_rates import RateGrant, RateUse, ThrottledCall, read_rates, use_rates
 from bridge.telemetry.metrics import Metrics
@@ -31,8 +31,9 @@ class RequestRates:
         self._sent_at: dict[Api, Instant] = {}
 
     def rate(self, api: Api) -> RequestRate:
-        """Return the rate as this gateway saw it last."""
-        return self.known.get(api) or RequestRate(per_minute=self.highest)
+        """Return the rate as this gateway saw it last, without times that only a wrong clock can have written."""
+        rate = self.known.get(api) or RequestRate(per_minute=self.highest)
+        return corrected(rate, self._database.now(), self.highest)
 
     async def refresh(self) -> Mapping[Api, RequestRate]:
         """Read the rates as all gateways have left them."""
