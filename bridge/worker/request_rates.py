@@ -31,9 +31,9 @@ class RequestRates:
         self._sent_at: dict[Api, Instant] = {}
 
     def rate(self, api: Api) -> RequestRate:
-        """Return the rate as this gateway saw it last."""
-        known = self.known.get(api) or RequestRate(per_minute=self.highest)
-        return corrected(known, self._database.now(), self.highest)
+        """Return the rate as this gateway saw it last, without times that only a wrong clock can have written."""
+        rate = self.known.get(api) or RequestRate(per_minute=self.highest)
+        return corrected(rate, self._database.now(), self.highest)
 
     async def refresh(self) -> Mapping[Api, RequestRate]:
         """Read the rates as all gateways have left them."""

@@ -223,10 +223,11 @@ class StatusPoller:
             project_id=self._projects.get(job_id, ""),
             ids=array("q", (row.id for row in rows)),
             started=array("q", (row.began_at for row in rows)),
-            seen=array("q", (max(row.seen_at, known.get(row.id, 0), min(asked_at, now)) for row in rows)),
+            # What is known may be later than now, if the clock was set back.
+            seen=array("q", (max(row.seen_at, min(max(known.get(row.id, 0), asked_at), now)) for row in rows)),
             accepted_at=min((row.accepted_at for row in rows), default=EPOCH),
             requested=frozenset(row.id for row in rows if row.is_requested_after(known.get(row.id, 0))),
-            asked_at=max(asked_at, before.asked_at if before else EPOCH),
+            asked_at=min(max(asked_at, before.asked_at if before else EPOCH), now),
             finished_at=before.finished_at if before else None,
             durations=durations[0] if durations else UNKNOWN,
             may_list=self._unlistable.get(job_id, EPOCH) <= now,

@@ -11,6 +11,7 @@ from bridge.store.request_rates import (
     read_rates,
     use_rates,
 )
+from bridge.worker.request_rates import RequestRates
 from tests.support.fake_clock import START
 
 PER_MINUTE = 60  # a slot a second
@@ -73,3 +74,15 @@ async def test_a_question_is_asked_by_one_gateway(database, clock):
     assert await database.write(claim_questions, claim)
     clock.advance(-30 * MINUTE)
     assert await database.write(claim_questions, claim)
+
+
+async def test_a_gateway_does_not_wait_for_a_slot_that_a_wrong_clock_assigned(database, clock):
+    clock.advance(180 * MINUTE)
+    rates = RequestRates(database, "account", 600)
+    await rates.take_slots(Api.BUILD_INFO, 1)
+    clock.advance(-180 * MINUTE)
+    await database.transact(lambda *_: None)  # a gateway reads the ledger's time with each transaction
+
+    assert rates.rate(Api.BUILD_INFO).next_at <= clock.now()
+    await rates.refresh()
+    assert rates.rate(Api.BUILD_INFO).next_at <= clock.now()

@@ -72,7 +72,8 @@ async def test_if_no_gateway_has_the_route_yet_its_reports_wait_with_the_reason(
     assert states == {"pending"}
     [(route, _, reason)] = rows
     assert route == ""
-    assert reason.startswith('Caller "ci" may send to route "api", which is not in the settings of this')
+    assert reason.startswith('Caller "ci" may not send to route "shop", which takes this build. Correct [[routes]]')
+    assert old.outside.registered == []
 
     await pass_time(new, old, seconds=60)
     assert await outcome(old) == ({("api", "finalized", None)}, {"delivered"})

@@ -225,4 +225,7 @@ async def test_a_stated_job_name_does_not_move_the_reports_of_another_caller(pla
     assert await outcome(play) == ("", {"theirs.xml": D.PENDING, "ours.xml": D.PENDING})
     play.outside.away = set()
     await minutes(play, 60)
-    assert await outcome(play) == ("api", {"theirs.xml": D.DEAD, "ours.xml": D.DELIVERED})
+    assert await outcome(play) == ("api", {"theirs.xml": D.PENDING, "ours.xml": D.DELIVERED})
+    assert len(play.outside.registered) == 1
+    [blocked] = await play.ledger.rows(select(deliveries.c.last_error).where(deliveries.c.blocked_since.is_not(None)))
+    assert 'Caller "theirs" may not send to route "api"' in blocked.last_error

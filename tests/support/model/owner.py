@@ -106,6 +106,9 @@ class Wakes:
     def now(self) -> int:
         return self._clock.now()
 
+    def steady(self) -> int:
+        return self._clock.steady()
+
     async def wait(self, event: asyncio.Event, until: int | None) -> None:
         await self._clock.wait(event, until)
         await self.awake.wait()

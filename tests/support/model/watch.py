@@ -1,6 +1,9 @@
 """Reads the ledger after every single write, and checks what no write may do: transitions and fencing."""
 
-from dataclasses import dataclass, field
+from collections import namedtuple
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field, replace
+from itertools import pairwise
 from typing import Any
 
 from sqlalchemy import Connection, select
@@ -13,6 +16,15 @@ from bridge.domain.build import (
     BuildState,
     DeliveryState,
     RegistrationState,
+)
+from bridge.domain.changes import (
+    AddRegistration,
+    BumpReportSeq,
+    Change,
+    DropRegistration,
+    SetBuild,
+    SetDelivery,
+    SetRegistration,
 )
 from bridge.domain.intake import AcceptedUpload
 from bridge.store.engine.base import Database
@@ -44,6 +56,15 @@ REGISTRATIONS = select(
     registrations.c.generation,
 )
 REPORTS = select(reports.c.id, reports.c.build_id, reports.c.dedupe_key, reports.c.body)
+ROWS = {
+    name: (query, namedtuple("Row", query.selected_columns.keys()))  # noqa: PYI024 -- its fields are the query's
+    for name, query in {
+        "builds": BUILDS,
+        "deliveries": DELIVERIES,
+        "registrations": REGISTRATIONS,
+        "reports": REPORTS,
+    }.items()
+}
 LATE_IDS = (RegistrationState.REQUESTED, RegistrationState.FAILURE_UNREPORTED)
 """Ids that come late: by way of lost, in one commit."""
 
@@ -60,9 +81,40 @@ class Seen:
 
 def look(connection: Connection) -> Seen:
     """Read what is watched."""
-    tables = (BUILDS, DELIVERIES, REGISTRATIONS, REPORTS)
-    rows = [{row.id: row for row in connection.execute(query)} for query in tables]
-    return Seen(builds=rows[0], deliveries=rows[1], registrations=rows[2], reports=rows[3])
+    return Seen(
+        **{name: {row.id: kind._make(row) for row in connection.execute(query)} for name, (query, kind) in ROWS.items()}
+    )
+
+
+def stages(seen: Seen, build_id: int, changes: Iterable[Change]) -> Iterator[Seen]:
+    """Yield what is watched as it is after each of the changes to a build that one write contains, in their order."""
+    for change in changes:
+        match change:
+            case SetBuild(values) if "state" in values:
+                seen = replace(seen, builds=_with(seen.builds, build_id, state=values["state"]))
+            case BumpReportSeq():
+                seen = replace(
+                    seen, builds=_with(seen.builds, build_id, report_seq=seen.builds[build_id].report_seq + 1)
+                )
+            case SetDelivery(row_id, leaves, values) if "state" in values and seen.deliveries[row_id].state == leaves:
+                seen = replace(seen, deliveries=_with(seen.deliveries, row_id, state=values["state"]))
+            case SetRegistration(row_id, leaves, values) if "state" in values:
+                if row_id in seen.registrations and seen.registrations[row_id].state == leaves:
+                    seen = replace(seen, registrations=_with(seen.registrations, row_id, state=values["state"]))
+            case AddRegistration(new):
+                _, kind = ROWS["registrations"]
+                row = kind(new.id, build_id, new.delivery_id, new.state, new.upload_id, new.generation)
+                seen = replace(seen, registrations=seen.registrations | {new.id: row})
+            case DropRegistration(row_id):
+                left = {key: row for key, row in seen.registrations.items() if key != row_id}
+                seen = replace(seen, registrations=left)
+            case _:
+                continue
+        yield seen
+
+
+def _with(rows: dict[int, Any], row_id: int, **values: Any) -> dict[int, Any]:
+    return rows | {row_id: rows[row_id]._replace(**values)}
 
 
 NOTHING = Seen(builds={}, deliveries={}, registrations={}, reports={})
@@ -83,15 +135,23 @@ class Watch:
         before, self.seen = self.seen, await database.read(look)
         self.writes += 1
         try:
-            self._check_states(before)
-            self._check_registrations(before)
+            self._check_changes(before, item, result)
             self._check_fence(before, item, result, database.now())
         except AssertionError as error:
             self.broken.append(error)
         return result
 
-    def _check_states(self, before: Seen) -> None:
-        after = self.seen
+    def _check_changes(self, before: Seen, item: Any, result: Any) -> None:
+        """Check each change alone: those that were deferred share a write, so it may take several steps at once."""
+        shown = [before]
+        if isinstance(item, FencedChanges):
+            shown += stages(before, item.build_id, () if result is None else result.changes)
+            assert _states(shown[-1]) == _states(self.seen), "the ledger has other states than were written"
+        for earlier, later in pairwise([*shown, self.seen]):
+            self._check_states(earlier, later)
+            self._check_registrations(earlier, later)
+
+    def _check_states(self, before: Seen, after: Seen) -> None:
         assert before.reports.keys() <= after.reports.keys(), "a report is lost"
         assert before.deliveries.keys() <= after.deliveries.keys(), "a delivery is lost"
         for key, row in before.builds.items():
@@ -109,8 +169,7 @@ class Watch:
             elif (row.state, now.state) != LATE_IDS:
                 _step(REGISTRATION_TRANSITIONS, RegistrationState(row.state), RegistrationState(now.state))
 
-    def _check_registrations(self, before: Seen) -> None:
-        after = self.seen
+    def _check_registrations(self, before: Seen, after: Seen) -> None:
         for key in after.registrations.keys() - before.registrations.keys():
             added = after.registrations[key]
             delivery_id = added.delivery_id
@@ -144,6 +203,12 @@ class Watch:
                     self.late += 1
                     assert not result, "a late owner is told that it wrote"
                     assert self.seen == before, "a late owner's write took effect"
+
+
+def _states(seen: Seen) -> list[dict[int, str]]:
+    return [
+        {key: row.state for key, row in rows.items()} for rows in (seen.builds, seen.deliveries, seen.registrations)
+    ]
 
 
 def _step(table: Any, leaves: Any, enters: Any) -> None:
