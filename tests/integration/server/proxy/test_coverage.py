@@ -143,7 +143,7 @@ def used():
 @pytest.fixture
 def signing(used):
     async def record_use(use):
-        return used.setdefault(use.signature_key, use.body_sha256) == use.body_sha256
+        return used.setdefault(use.signature_key, use.body_sha256)
 
     verifier = SignatureVerifier([KEY], now=lambda: NOW, lockout=Lockout(lambda: NOW), record_use=record_use)
     return Authenticator(CREDENTIALS, now=lambda: NOW, signatures=verifier)
