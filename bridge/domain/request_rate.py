@@ -50,7 +50,7 @@ MARGIN = 0.9
 RECOVERY_CALLS = 5
 """Answered calls in which the rate recovers from a halving to MARGIN of what was accepted before."""
 
-MIN_SHOWN = 4
+MIN_SHOWN = 3
 """Fewer answered calls in a minute show no limit: others use up the account's, or the bridge had little to ask. All
 limits of CodeArts that are known are of 10 calls or more."""
 
