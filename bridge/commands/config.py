@@ -1,4 +1,5 @@
 """Settings for commands, `bridge check-config` and `bridge migrate`. Importing this does not import the gateway."""
+# ruff: noqa: PLC0415 -- a gateway, which imports this too, does not print
 
 import asyncio
 import json
@@ -11,7 +12,6 @@ import typer
 from bridge.clock import SystemClock
 from bridge.commands.console import highlight_key, print_note, print_result
 from bridge.commands.online.findings import Finding, FindingState
-from bridge.commands.online.report import as_json, line_of, total_of, without_secrets
 from bridge.domain.callers import hash_token
 from bridge.domain.text_format import counted
 from bridge.errors import BridgeError
@@ -42,6 +42,8 @@ def check_config(path: Path, *, online: bool = False, json_wanted: bool = False)
 
     With `online`, ask each configured upstream one question and print the answers; return whether none failed.
     """
+    from bridge.commands.online.report import as_json, line_of, total_of
+
     settings = read_settings(path)
     sentences = warnings_of(settings)
     found = _ask_upstreams(settings) if online else []
@@ -62,7 +64,8 @@ def check_config(path: Path, *, online: bool = False, json_wanted: bool = False)
 
 
 def _ask_upstreams(settings: Settings) -> list[Finding]:
-    from bridge.commands.online.questions import ask_upstreams  # noqa: PLC0415 -- imports all clients
+    from bridge.commands.online.questions import ask_upstreams
+    from bridge.commands.online.report import without_secrets
 
     return without_secrets(asyncio.run(ask_upstreams(settings, SystemClock())), settings)
 

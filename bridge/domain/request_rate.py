@@ -2,6 +2,7 @@
 
 The rate starts at `polling.requests_per_minute`, which it never exceeds. Each throttled call halves it, once per round
 trip. It recovers additively to just below the rate that was accepted before, holds it, and only then probes above it.
+If hardly any calls were made before the throttled one, they show no limit: the rate recovers to what it was.
 Calls are spaced evenly, and a slot that passes unused is lost: so there is no burst at a start or after an outage.
 
 The values are those of table `request_rates`, so that all gateways of a ledger keep one rate.
@@ -48,6 +49,10 @@ MARGIN = 0.9
 
 RECOVERY_CALLS = 5
 """Answered calls in which the rate recovers from a halving to MARGIN of what was accepted before."""
+
+MIN_SHOWN = 3
+"""Fewer answered calls in a minute show no limit: others use up the account's, or the bridge had little to ask. All
+limits of CodeArts that are known are of 10 calls or more."""
 
 HOLD = Duration(10 * MINUTE)
 HOLD_CALLS = 120
@@ -166,14 +171,15 @@ def count_answered(
 
 
 def _recover(rate: RequestRate, now: Instant, highest: float) -> RequestRate:
-    if rate.accepted is None:
-        return _raised(rate, highest / FREE_STEPS, now, highest)
-    target = min(highest, max(MIN_PER_MINUTE, MARGIN * rate.accepted))
     if rate.recovers_from is not None:
+        known = highest if rate.accepted is None else MARGIN * rate.accepted
+        target = min(highest, max(MIN_PER_MINUTE, known))
         step = max(target - rate.recovers_from, 0) / RECOVERY_CALLS
         raised = min(target, rate.per_minute + step)
         recovered = raised >= target or step == 0
         return replace(rate, per_minute=raised, recovers_from=None if recovered else rate.recovers_from)
+    if rate.accepted is None:
+        return _raised(rate, highest / FREE_STEPS, now, highest)
     if now < rate.probe_at:
         return rate
     probed = _raised(rate, PROBE_STEP * rate.accepted, now, highest)
@@ -204,8 +210,11 @@ def throttle(rate: RequestRate, now: Instant, *, sent_at: Instant, retry_after_s
 
 
 def _learn_limit(rate: RequestRate, now: Instant) -> RequestRate:
-    """Return the rate with what CodeArts took in the last minute as its limit."""
-    taken = max(MIN_PER_MINUTE, min(rate.per_minute, rate.answered_per_minute(now)))
+    """Return the rate with what CodeArts took in the last minute as its limit, if that was enough to show one."""
+    answered = rate.answered_per_minute(now)
+    if answered < min(MIN_SHOWN, IN_USE * rate.per_minute):
+        return rate
+    taken = max(MIN_PER_MINUTE, min(rate.per_minute, answered))
     same = rate.accepted is not None and rate.probe_at <= now and taken >= MARGIN * rate.accepted
     probes = rate.probes + 1 if same else 0
     hold = max(HOLD, Duration(int(HOLD_CALLS * MINUTE / taken)))
@@ -239,6 +248,8 @@ def describe_rate(api: Api, rate: RequestRate, now: Instant) -> str:
         return f"CodeArts does not answer {name} to the bridge. Others of its calls are used in its place."
     limit = max(1, round(rate.per_minute if rate.accepted is None else rate.accepted))
     calls = f"{limit} call{'' if limit == 1 else 's'} a minute"
+    if rate.accepted is None and rate.recovers_from is not None:
+        return f"CodeArts throttled {name} after few calls. The bridge makes at most {calls} until more are answered."
     if rate.accepted is None:
         return f"CodeArts has not throttled {name} lately. The bridge makes at most {calls}."
     return f"CodeArts takes about {calls} for {name}."

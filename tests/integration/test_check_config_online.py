@@ -169,8 +169,9 @@ async def test_a_probe_is_written_read_and_deleted_in_s3(tmp_path, sandbox, weed
 
 
 async def test_a_ledger_in_postgresql_is_asked(tmp_path, sandbox, postgres):
-    store = {"url": postgres, "spool": f"{tmp_path}/spool"}
-    code, found = await findings(tmp_path, settings(sandbox, tmp_path, store=store))
+    async with postgres.new_url() as url:
+        store = {"url": url, "spool": f"{tmp_path}/spool"}
+        code, found = await findings(tmp_path, settings(sandbox, tmp_path, store=store))
     assert (code, found["PostgreSQL store.url"][0]) == (0, "works")
 
 

@@ -3,7 +3,7 @@
 from contextlib import asynccontextmanager
 
 import pytest
-from sqlalchemy import text, update
+from sqlalchemy import update
 
 from bridge.app.gateway import Gateway
 from bridge.sandbox.sandbox import Sandbox
@@ -36,13 +36,13 @@ async def stage(request, tmp_path, sandbox, postgres, monkeypatch):
     """Run a gateway; yield it, and a function that sets the clock of its ledger to an offset from the right time."""
     async with _url(request.param, tmp_path, postgres) as url:
         clock = SetClock()
-        began = engine.BEGIN.text
+        began = engine.READ_BEGUN
 
         def set_clock(ahead_us):
             clock.ahead_us = ahead_us  # on PostgreSQL this is the gateway's own clock, which must not matter
             if request.param == "postgres":
                 of_database = f"clock_timestamp() + interval '{ahead_us} microseconds'"
-                monkeypatch.setattr(engine, "BEGIN", text(began.replace("clock_timestamp()", of_database)))
+                monkeypatch.setattr(engine, "READ_BEGUN", began.replace("clock_timestamp()", of_database))
 
         where = ground(tmp_path, sandbox).replace(f"sqlite:///{tmp_path}/bridge.db", url)
         where = where.replace("[testnod]", f'archive = "{tmp_path}/archive"\n[testnod]')

@@ -16,6 +16,7 @@ UNUSED = (
     "sqlalchemy.orm",
     "sqlalchemy.ext.asyncio",
     "rich.",
+    "jinja2",
     "pygments",
 )
 SETTINGS = """

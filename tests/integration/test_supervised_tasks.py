@@ -11,4 +11,5 @@ async def test_a_gateway_with_a_ledger_of_its_own_watches_the_clock(tmp_path):
             "circuit_probe",
             "cleanup",
             "clock_skew",
+            "status_poller",
         }

@@ -81,8 +81,8 @@ class ProxyCallLog:
         return self.target is not None and is_coverage_upload(self.request.method, self.target)
 
     @property
-    def signature_is_unused(self) -> bool:
-        """Return whether the body is streamed although its signature, which leaves it out, may be a copy."""
+    def streams_signed_body(self) -> bool:
+        """Return whether the body is streamed although its signature, which the headers prove, may be a copy."""
         return (
             self.identity is not None
             and self.identity.body is not UNSIGNED_BODY
@@ -170,7 +170,7 @@ class ProxyHandler:
             raise Unavailable("The bridge is stopping, so the call was not forwarded. Send it again in a moment.")
         if identity is not None:
             call.identity = identity
-            if not (call.is_coverage_upload and identity.body.certain):  # that may be large, so it is streamed
+            if not (call.is_coverage_upload and identity.body.signature_verified):  # that may be large: it is streamed
                 call.signed_body = await self._verified_body(request, identity)
             call.caller = identity.caller
         mode = call.mode = self._authorization_mode(call, target)
@@ -186,7 +186,7 @@ class ProxyHandler:
     @asynccontextmanager
     async def _place(self, call: ProxyCallLog, target: RequestTarget) -> AsyncIterator[Place | None]:
         """Hold a place for a call; yield it if the caller can lose it while it sends its body."""
-        if call.signature_is_unused:
+        if call.streams_signed_body:
             async with self._places.signed_bodies.place(network_of(call.request.remote)) as place:
                 yield place
         elif call.caller is None or call.caller.scheme is AuthScheme.OPEN:
@@ -283,7 +283,7 @@ async def _stream(call: ProxyCallLog, idle_timeout: IdleTimeout, place: Place | 
     """Yield the body of a call; the caller keeps its place once all of it has arrived."""
     max_seconds = LOGIN_SECONDS if call.caller is None else MAX_BODY_SECONDS
     pieces = request_body(call.request, idle_timeout, max_seconds=max_seconds, max_bytes=call.max_body_bytes)
-    if call.identity is not None and call.signature_is_unused:
+    if call.identity is not None and call.streams_signed_body:
         pieces = _verified(pieces, call.identity)
     try:
         async for piece in pieces:
@@ -295,7 +295,7 @@ async def _stream(call: ProxyCallLog, idle_timeout: IdleTimeout, place: Place | 
 
 
 async def _verified(pieces: AsyncIterator[bytes], identity: AuthResult) -> AsyncIterator[bytes]:
-    """Yield a body whose signature leaves it out; the last piece only if no other body was sent with that signature."""
+    """Yield a signed body; the last piece only if the signature is that of this body, and no other was sent with it."""
     held = b""
     async for piece in identity.feed_body(pieces):
         if held:

@@ -120,7 +120,7 @@ async def test_a_call_that_may_not_be_forwarded_is_answered_with_what_the_bridge
         ("GET", "/api/v1/build", "Paths like it are /api/v1/builds"),
         ("GET", "/api/v1/whyy?job_id=x", "/api/v1/why"),
         ("POST", "/api/v1/rejection/1/send", "/api/v1/rejections/{id}/send"),
-        ("GET", "/", "Its paths are /api/v1/builds, "),
+        ("GET", "/zzzzzzzz", "Its paths are /, /act, /api/v1/audit, /api/v1/builds, "),
         ("POST", UPLOAD_PATH, "Send uploads to the server listener"),
     ],
 )

@@ -122,6 +122,25 @@ def test_it_recovers_to_just_below_what_was_accepted_and_holds_that():
     assert rate.probe_at >= NOW + HOLD
 
 
+@pytest.mark.parametrize("answered", range(3))
+def test_a_throttled_call_after_hardly_any_shows_no_limit(answered):
+    rate = RequestRate(per_minute=CONFIGURED, answered=answered, window_at=NOW)
+    once = throttle(rate, NOW, sent_at=NOW, retry_after_seconds=None)
+    assert (once.per_minute, once.accepted, once.next_at) == (CONFIGURED / 2, None, NOW + once.interval)
+    again = throttle(once, once.next_at, sent_at=once.next_at, retry_after_seconds=None)
+    assert (again.per_minute, again.accepted) == (CONFIGURED / 4, None)
+    assert describe_rate(Api.CODE_CHECK, again, NOW).startswith("CodeArts throttled code-check after few calls.")
+    for number in range(RECOVERY_CALLS):
+        now = Instant(again.next_at + number * MINUTE)
+        again = count_answered(again, now, 1, CONFIGURED, sent_at=now)
+    assert (again.per_minute, again.recovers_from) == (CONFIGURED, None)
+
+
+def test_a_throttled_call_after_hardly_any_leaves_the_known_limit():
+    rate = RequestRate(per_minute=27, accepted=30, answered=2, window_at=NOW)
+    assert throttle(rate, NOW, sent_at=NOW, retry_after_seconds=None).accepted == 30
+
+
 def test_an_answer_to_a_call_from_before_the_throttling_recovers_nothing():
     rate = throttle(RequestRate(per_minute=CONFIGURED), NOW, sent_at=NOW, retry_after_seconds=None)
     after = count_answered(rate, Instant(NOW + SECOND), 1, CONFIGURED, sent_at=Instant(NOW - 1))

@@ -4,12 +4,11 @@ import asyncio
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import replace
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import parse_qsl
 
-import aiohttp_jinja2
 import structlog
 from aiohttp import web
 from lxml import etree
@@ -60,6 +59,9 @@ from bridge.store.engine.base import Database
 from bridge.store.queries import find_why
 from bridge.store.rejections import list_rejections
 from bridge.store.row_mapping import ReportRow
+
+if TYPE_CHECKING:
+    import jinja2
 
 CONTENT_POLICY: Final = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self'; "
@@ -125,10 +127,7 @@ class ConsolePages:
         self._clock_verdict = clock_verdict
 
     def add_routes(self, app: web.Application) -> None:
-        """Add the handlers and the templates to `app`."""
-        environment = new_environment()
-        environment.filters["ago"] = self._ago
-        app[aiohttp_jinja2.APP_KEY] = environment
+        """Add the handlers to `app`."""
         app.router.add_get("/", self.overview)
         app.router.add_get("/builds", self.builds)
         app.router.add_get("/builds/{job_id}/{build_no}", self.build)
@@ -406,12 +405,17 @@ class ConsolePages:
 
     # -- helpers -------------------------------------------------------------------------------------------------
 
+    @cached_property
+    def _environment(self) -> "jinja2.Environment":
+        environment = new_environment()
+        environment.filters["ago"] = self._ago
+        return environment
+
     def _page(self, request: web.Request, template: str, *, status: int = 200, **values: object) -> web.Response:
         person = request.get(PERSON)
         context = {**values, "person": person, "path": request.path, "signs_in": self._access().has_tokens}
-        response = aiohttp_jinja2.render_template(template, request, context, status=status)
-        response.headers.update(PAGE_HEADERS)
-        return response
+        text = self._environment.get_template(template).render(context)
+        return web.Response(text=text, content_type="text/html", status=status, headers=PAGE_HEADERS)
 
     def _ago(self, at: int | None) -> str:
         return "–" if at is None else f"{span(max(0, self._database.now() - at))} ago"

@@ -6,13 +6,14 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cache
 from pathlib import Path
-from typing import Final
-
-import jinja2
+from typing import TYPE_CHECKING, Final
 
 from bridge.domain.instants import SECOND
 from bridge.domain.junit.cases import CasePage, colored
 from bridge.domain.text_format import capital, counted
+
+if TYPE_CHECKING:
+    import jinja2
 
 STATIC: Final = Path(__file__).parent / "static"
 STATIC_TYPES: Final = {
@@ -35,8 +36,10 @@ class ReportPage:
     cases: CasePage
 
 
-def new_environment() -> jinja2.Environment:
+def new_environment() -> "jinja2.Environment":
     """Return the environment of all templates: everything is escaped, and a name that is missing is an error."""
+    import jinja2  # noqa: PLC0415 -- most gateways are asked for no page
+
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("bridge.server.admin.console"),
         autoescape=True,

@@ -2,6 +2,7 @@
 
 import asyncio
 from dataclasses import replace
+from hashlib import sha256
 
 import pytest
 
@@ -143,30 +144,48 @@ def used():
 @pytest.fixture
 def signing(used):
     async def record_use(use):
-        return used.setdefault(use.signature_key, use.body_sha256) == use.body_sha256
+        return used.setdefault(use.signature_key, use.body_sha256)
 
     verifier = SignatureVerifier([KEY], now=lambda: NOW, lockout=Lockout(lambda: NOW), record_use=record_use)
     return Authenticator(CREDENTIALS, now=lambda: NOW, signatures=verifier)
 
 
-def signed(body):
-    path, _, query = target().partition("?")
-    raw = aksk_signing.RawRequest(method="POST", path=path, query=query, headers=(("Host", "bridge.example"),))
-    pair = aksk_signing.AccessKeyPair(access_key=KEY.access_key, secret_key=KEY.secret_key)
-    headers = aksk_signing.sign(raw, pair, at=NOW, payload_sha256=aksk_signing.UNSIGNED_PAYLOAD)
-    return post(body, *(f"{name}: {value}" for name, value in headers))
+@pytest.fixture(params=["body left out", "digest announced"])
+def signed(request):
+    """Return a request with a body, and the signature of that body or of another."""
+
+    def signed(body, of=None):
+        path, _, query = target().partition("?")
+        digest, headers = aksk_signing.UNSIGNED_PAYLOAD, [("Host", "bridge.example")]
+        if request.param == "digest announced":
+            digest = sha256(body if of is None else of).hexdigest()
+            headers.append((aksk_signing.PAYLOAD_HEADER, digest))
+        raw = aksk_signing.RawRequest(method="POST", path=path, query=query, headers=tuple(headers))
+        pair = aksk_signing.AccessKeyPair(access_key=KEY.access_key, secret_key=KEY.secret_key)
+        added = aksk_signing.sign(raw, pair, at=NOW, payload_sha256=digest)
+        return post(body, *(f"{name}: {value}" for name, value in (*headers[1:], *added)))
+
+    return signed
 
 
-async def test_a_signing_caller_uploads_more_than_other_signed_calls_may_have(start, signing):
+async def test_a_signing_caller_uploads_more_than_other_signed_calls_may_have(start, signing, signed):
     proxied = await start(callers=signing)
     body = b"x" * (MAX_SIGNED_BYTES + 1)
     assert status_of(await proxied.ask(signed(body))) == 200
     assert proxied.upstreams[Service.BUILD].body == body
 
 
-async def test_another_body_with_a_copied_signature_never_arrives_whole(start, signing):
+async def test_a_signing_caller_is_held_to_the_limit_of_coverage(start, signing, signed):
     proxied = await start(callers=signing)
-    assert status_of(await proxied.ask(signed(b"x" * 50_000))) == 200
-    answer = await proxied.ask(signed(b"y" * 50_000))
+    answer = await ask_once(proxied.url, signed(b"x" * (MAX_COVERAGE + 1)))
+    assert (status_of(answer), error_of(answer)) == (413, "BRIDGE.TOO_LARGE")
+    assert sent(proxied) == []
+
+
+async def test_another_body_with_a_copied_signature_never_arrives_whole(start, signing, signed):
+    proxied = await start(callers=signing)
+    first, other = b"x" * 50_000, b"y" * 50_000
+    assert status_of(await proxied.ask(signed(first))) == 200
+    answer = await proxied.ask(signed(other, of=first))
     assert status_of(answer) == 401
     assert len(proxied.upstreams[Service.BUILD].requests) == 1
