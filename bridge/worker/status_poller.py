@@ -100,6 +100,7 @@ class StatusPoller:
         self._intervals = _intervals(config().policy)
         self._book = self._new_book()
         self._look_at = EPOCH
+        self._turned_at = EPOCH  # by the ledger's clock
         self._may_ask = False
         self._after = ""  # the last job that was read
         self._seen: set[str] = set()  # jobs of the slices since the first one
@@ -142,7 +143,10 @@ class StatusPoller:
         if codearts is None or rates is None:
             return after(self._clock.now(), LOOK_INTERVAL)
         now = self._database.now()
-        if not now < self._look_at <= after(now, LOOK_INTERVAL):  # later: the clock was set back
+        if now < self._turned_at:  # the clock was set back: what is known by times after now would wait for them
+            self._forget()
+        self._turned_at = now
+        if now >= self._look_at:
             self._look_at = after(now, LOOK_INTERVAL)
             await self._look(rates)
         while self._waker.jobs:
@@ -165,8 +169,8 @@ class StatusPoller:
         """Read rates, breakers and a slice of the open builds; decide whether CodeArts may be asked."""
         config, now = self._config(), self._database.now()
         if (intervals := _intervals(config.policy)) != self._intervals:
-            self._intervals, self._after, self._seen = intervals, "", set()
-            self._book = self._new_book()
+            self._intervals = intervals
+            self._forget()
         await rates.refresh()
         self._book.may_list = not _is_refused(rates, Api.RECORD_LIST, now)
         await self._read_builds(rates)
@@ -177,6 +181,15 @@ class StatusPoller:
             self._may_ask = False
             waiting = await self._database.read(count_waiting, CODEARTS, PROBING_BUILDS)
             await self._grant(PROBING_BUILDS - waiting, now, rates)
+
+    def _forget(self) -> None:
+        """Read all open builds again, and begin to ask as after a start."""
+        self._look_at, self._granted_until = EPOCH, EPOCH
+        self._after, self._seen = "", set()
+        self._book = self._new_book()
+        self._unlistable.clear()
+        for slots in self._slots.values():
+            slots.clear()
 
     # -- the open builds ---------------------------------------------------------------------------------------------
 

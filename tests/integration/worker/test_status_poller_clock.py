@@ -1,0 +1,60 @@
+"""The poller of build statuses while the ledger's clock is wrong."""
+
+from dataclasses import replace
+
+import pytest
+from sqlalchemy import select, update
+
+from bridge.domain.instants import SECOND
+from bridge.domain.request_rate import Api
+from bridge.store.schema import builds
+from bridge.worker.request_rates import RequestRates
+from bridge.worker.status_poller import PollerWaker, StatusPoller
+from tests.support.builders import MINUTE
+from tests.support.fake_clock import FakeClock
+from tests.support.ledger import report
+from tests.support.worker_play import JOBS, Play
+
+AHEAD_US = 15 * MINUTE
+BUILD = {"job_id": next(iter(JOBS)), "build_no": 1}
+
+on_sqlite = pytest.mark.parametrize("backend", ["sqlite"], indirect=True)
+
+
+@pytest.fixture
+async def play(backend, tmp_path):
+    clock = FakeClock()
+    async with backend.fresh(clock) as database:
+        yield Play(database, clock, tmp_path, has_codearts=True)
+
+
+@pytest.fixture
+async def poller(play):
+    rates = RequestRates(play.config.database, "", 600)
+    for api in (Api.RECORD_LIST, Api.JOB_LIST):
+        await rates.record_refused(api)
+    config = replace(play.config, rates=rates)
+    return StatusPoller(lambda: config, PollerWaker())
+
+
+async def grants_within(poller, play, seconds):
+    """Return whether the poller grants the build a poll within `seconds`."""
+    reset = update(builds).values(poll_reserved=False, poll_due_at=0)
+    await play.config.database.transact(lambda connection, _now: connection.execute(reset).rowcount)
+    for _ in range(seconds):
+        await poller.turn()
+        (row,) = await play.ledger.rows(select(builds.c.poll_reserved))
+        if row.poll_reserved:
+            return True
+        play.clock.advance(SECOND)
+    return False
+
+
+@on_sqlite
+async def test_a_build_that_was_polled_by_a_clock_that_was_ahead_is_polled_again_at_once(play, poller):
+    await play.ledger.accept(report(), **BUILD)
+    assert await grants_within(poller, play, 120)
+    play.clock.advance(AHEAD_US)
+    assert await grants_within(poller, play, 600)
+    play.clock.advance(-AHEAD_US)
+    assert await grants_within(poller, play, 120)
