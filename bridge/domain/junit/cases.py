@@ -3,6 +3,7 @@
 Reports were validated when they were accepted, so this reader is lenient: what it does not know it leaves out.
 """
 
+import itertools
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
@@ -18,8 +19,16 @@ PART_CASES: Final = 500
 MAX_TEXT: Final = 64 * 1024
 """Characters of one message or output; the rest is cut, and the page says so."""
 
-MAX_OUTPUT_TOTAL: Final = 4 * 1024 * 1024
+MAX_OUTPUT_TOTAL: Final = 1024 * 1024
 """Characters of all messages and outputs of a page."""
+
+MAX_NAME: Final = 500
+MAX_MESSAGE: Final = 4_000
+MAX_TEXTS: Final = 10
+"""Characters of a name and of a message, and messages and outputs of a case; the rest is left out."""
+
+MAX_COLORS: Final = 200
+"""Changes of color in one text; what follows has none."""
 
 _TEXTS = frozenset({"failure", "error", "skipped", "system-out", "system-err", "rerunFailure", "flakyFailure"})
 _STATUS = {"failure": "failed", "error": "error", "skipped": "skipped", "flakyFailure": "flaky", "flakyError": "flaky"}
@@ -131,9 +140,11 @@ class CaseReader:
         """Return the case with as much of its texts as the page has room for."""
         texts = []
         for text in case.texts:
+            message = text.message[: self._room]
+            self._room -= len(message)
             kept = text.text[: self._room]
             self._room -= len(kept)
-            texts.append(replace(text, text=kept, cut=text.cut + len(text.text) - len(kept)))
+            texts.append(replace(text, message=message, text=kept, cut=text.cut + len(text.text) - len(kept)))
         return replace(case, texts=tuple(texts))
 
 
@@ -158,11 +169,12 @@ class _Target:
     def start(self, tag: Any, attrib: Any) -> None:
         name, attributes = tag.rpartition("}")[2], attrib
         if name == "testsuite":
-            self._suites.append(attributes.get("name", ""))
+            self._suites.append(attributes.get("name", "")[:MAX_NAME])
         elif name == "testcase":
-            self._case, self._status, self._texts = dict(attributes), CaseStatus.PASSED, []
+            self._case = {name: value[:MAX_NAME] for name, value in attributes.items()}
+            self._status, self._texts = CaseStatus.PASSED, []
         elif self._case is not None and not self._kind and name in _TEXTS | _STATUS.keys():
-            self._kind, self._message = name, attributes.get("message") or attributes.get("type") or ""
+            self._kind, self._message = name, (attributes.get("message") or attributes.get("type") or "")[:MAX_MESSAGE]
             self._pieces, self._length = [], 0
             status = _STATUS.get(name)
             order = list(CaseStatus)
@@ -182,7 +194,8 @@ class _Target:
             text = "".join(self._pieces)
             if text.strip() or self._message:
                 cut = self._length - len(text)
-                self._texts.append(CaseOutput(kind=name, message=self._message[:MAX_TEXT], text=text, cut=cut))
+                if len(self._texts) < MAX_TEXTS:
+                    self._texts.append(CaseOutput(kind=name, message=self._message, text=text, cut=cut))
             self._kind = ""
         elif name == "testsuite":
             if self._suites:
@@ -234,7 +247,7 @@ def colored(text: str) -> Iterator[tuple[str, str]]:
     classes: dict[str, str] = {}
     position = 0
     text = _OTHER_SEQUENCE.sub("", text)
-    for match in _COLOR.finditer(text):
+    for match in itertools.islice(_COLOR.finditer(text), MAX_COLORS):
         if match.start() > position:
             yield text[position : match.start()], " ".join(classes.values())
         position = match.end()

@@ -21,6 +21,7 @@ from bridge.domain.callers import hash_token
 from bridge.domain.instants import HOUR, SECOND
 from bridge.errors import Forbidden
 from bridge.server.http.requests import Network
+from bridge.store.operator_actions import Actor
 
 COOKIE: Final = "bridge_session"
 CSRF_FIELD: Final = "csrf"
@@ -115,7 +116,7 @@ class AdminAccess:
     def person_of_session(self, cookie: str, now: int) -> Person | None:
         """Return who signed in with this cookie; None if it is not valid (any more)."""
         content, _, mac = cookie.rpartition(".")
-        if not hmac.compare_digest(mac.encode(), self._mac(content).encode()):
+        if not hmac.compare_digest(_bytes(mac), _bytes(self._mac(content))):
             return None
         ends, role, shown, _ = content.split(".")
         if int(ends) * SECOND <= now:
@@ -124,10 +125,16 @@ class AdminAccess:
         return Person(name=name, role=Role(role), csrf=self._csrf(content))
 
     def _mac(self, content: str) -> str:
-        return hmac.new(self._key, content.encode(), hashlib.sha256).hexdigest()
+        return hmac.new(self._key, _bytes(content), hashlib.sha256).hexdigest()
 
     def _csrf(self, content: str) -> str:
         return self._mac(f"csrf {content}")
+
+
+def actor_of(request: web.Request) -> Actor:
+    """Return who sent a request, for the audit log."""
+    person = request.get(PERSON, Person(name="unknown", role=Role.VIEWER))
+    return Actor(name=person.name, role=person.role, address=request.remote or "")
 
 
 def require_same_site(request: web.Request) -> None:
@@ -139,9 +146,16 @@ def require_same_site(request: web.Request) -> None:
         raise Forbidden("A page of another site sent this request. Open the console itself, and act there.")
 
 
+def require_own_page(request: web.Request) -> None:
+    """Raise Forbidden if a page of another site embeds this request; a link from it is followed."""
+    foreign = request.headers.get("Sec-Fetch-Site") == "cross-site"
+    if foreign and request.headers.get("Sec-Fetch-Mode") != "navigate":
+        raise Forbidden("A page of another site sent this request. Open the console itself.")
+
+
 def require_csrf(person: Person, sent: str | None) -> None:
     """Raise Forbidden unless the form came from a page that the console made for this person."""
-    if person.csrf and not hmac.compare_digest(person.csrf.encode(), (sent or "").encode()):
+    if person.csrf and not hmac.compare_digest(_bytes(person.csrf), _bytes(sent or "")):
         raise Forbidden("This form is out of date, because the session has changed. Reload the page and try again.")
 
 
@@ -149,6 +163,10 @@ def require_operator(person: Person) -> None:
     """Raise Forbidden unless the person may act."""
     if person.role is not Role.OPERATOR:
         raise Forbidden(f"{person.name} may look, but not act. Ask an operator, or sign in with admin.token.")
+
+
+def _bytes(text: str) -> bytes:
+    return text.encode("utf-8", "surrogateescape")  # a header may have bytes that are not UTF-8
 
 
 def _is_among(address: str | None, networks: Sequence[Network]) -> bool:

@@ -10,13 +10,12 @@ from bridge.domain.circuit_breaker import CircuitBreakers
 from bridge.domain.routing import Route
 from bridge.domain.text_format import counted, rfc3339
 from bridge.errors import NotFound
-from bridge.server.admin.access import PERSON, Person, Role
+from bridge.server.admin.access import PERSON, actor_of
 from bridge.server.admin.params import read_page, require_id
 from bridge.server.http.responses import json_response, quote_for_display
 from bridge.store.circuit_breakers import all_breakers
 from bridge.store.engine.base import Database
 from bridge.store.operator_actions import (
-    Actor,
     AuditEntry,
     Complete,
     Retried,
@@ -177,12 +176,6 @@ class ActionsApi:
         page = found[:limit]
         following = str(page[-1].id) if len(found) > limit else None
         return json_response({"audit": [_audit_view(entry) for entry in page], "next": following})
-
-
-def actor_of(request: web.Request) -> Actor:
-    """Return who sent a request, for the audit log."""
-    person = request.get(PERSON, Person(name="unknown", role=Role.VIEWER))
-    return Actor(name=person.name, role=person.role, address=request.remote or "")
 
 
 def _retried_text(done: Retried) -> str:

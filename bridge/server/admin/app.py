@@ -29,6 +29,7 @@ from bridge.server.admin.access import (
     Role,
     require_csrf,
     require_operator,
+    require_own_page,
     require_same_site,
 )
 from bridge.server.admin.actions import ActionsApi, OperatorActions
@@ -143,6 +144,7 @@ def admin_guard(access: Callable[[], AdminAccess], host: str, clock: Clock) -> M
     async def guard(request: web.Request, handler: Handler) -> web.StreamResponse:
         if request.path not in OPEN_PATHS:
             rules = access()
+            require_own_page(request)
             if rules.is_open:
                 _require_local_name(request.host, host)
             if not _is_public(request.path) or rules.is_open:

@@ -8,6 +8,7 @@ import structlog
 from aiohttp import web
 
 from bridge.errors import BadParameter, BridgeError
+from bridge.server.admin.access import actor_of
 from bridge.server.admin.params import read_rejections_query, require_id
 from bridge.server.http.requests import read_small_body
 from bridge.server.http.responses import (
@@ -21,6 +22,7 @@ from bridge.server.http.responses import (
 from bridge.server.upload.resender import QuarantineResender
 from bridge.store.api_types import RejectionView, rejection_view
 from bridge.store.engine.base import Database
+from bridge.store.operator_actions import record_action
 from bridge.store.rejections import QuarantinedBody, RejectedFile, list_rejections
 
 REJECTIONS_PATH = "/api/v1/rejections"
@@ -83,7 +85,10 @@ class RejectionsApi:
     async def send(self, request: web.Request) -> web.Response:
         """Send a rejected file again; answer as to an upload."""
         rejection_id, repair = _id(request), await _read_repair(request)
-        return success_response(await self._resender().send(rejection_id, repair=repair))
+        result = await self._resender().send(rejection_id, repair=repair)
+        action = "send-repaired" if repair else "send-as-is"
+        await self._database.write(record_action, (actor_of(request), action, f"rejection {rejection_id}"))
+        return success_response(result)
 
 
 def _download(rejected: QuarantinedBody) -> web.StreamResponse:

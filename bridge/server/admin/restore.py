@@ -9,9 +9,11 @@ from aiohttp import web
 
 from bridge.domain.text_format import counted, rfc3339
 from bridge.errors import BadParameter
+from bridge.server.admin.access import actor_of
 from bridge.server.http.requests import read_small_body
 from bridge.server.http.responses import json_response, large_json_response
 from bridge.store.engine.base import Database
+from bridge.store.operator_actions import record_action
 from bridge.store.restore_pause import Resumption, UncertainDeliveries, UncertainReport, restore_pause, resume
 
 MAX_BODY_BYTES: Final = 1024
@@ -58,6 +60,8 @@ class RestoreApi:
         count = await self._database.write(
             resume, Resumption(uncertain=uncertain, max_finalize_delay_us=self._max_finalize_delay_us())
         )
+        action = "resume" if uncertain is None else f"resume-{uncertain}"
+        await self._database.write(record_action, (actor_of(request), action, "ledger"))
         reports = "" if uncertain is None else f": {counted(count, 'uncertain report')} {RESULTS[uncertain]}"
         return json_response({"result": f"Resumed{reports}.", "uncertain": count})
 

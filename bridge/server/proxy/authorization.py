@@ -61,6 +61,10 @@ def is_login(method: str, target: RequestTarget) -> bool:
     return method == "POST" and target.path == LOGIN_PATH
 
 
+COVERAGE_PARAMETERS = frozenset({"job_id", "build_no", "node_id"})
+"""CodeArts' own: another one might name a job of another route."""
+
+
 def is_coverage_upload(method: str, target: RequestTarget) -> bool:
     """Return whether this call uploads coverage reports to CodeArts ("Uploading a Unit Test Coverage Report")."""
     return method == "POST" and target.path in (COVERAGE_PATH, f"{COVERAGE_PATH}/")
@@ -73,17 +77,16 @@ def authorization_mode(
     *,
     policy: ProxyPolicy,
     routes: Sequence[Route],
-    has_own_token: bool = False,
 ) -> AuthorizationMode:
     """Return the credentials for a call of `caller`; raise Forbidden with the reason if there are none.
 
-    `has_own_token` is whether a caller that the bridge does not know sent credentials, which may be for CodeArts.
+    A caller that the bridge does not know gets none: any page in a browser of the network may be it.
     """
-    is_free = has_own_token or (caller.scheme is AuthScheme.IAM and "proxy" in caller.scopes)
-    if is_coverage_upload(method, target) and not is_free and {"upload", "proxy"} & caller.scopes != {"proxy"}:
-        return _coverage_mode(caller, target, routes)
     if caller.scheme is AuthScheme.OPEN:
         return AuthorizationMode.UNCHANGED
+    is_free = caller.scheme is AuthScheme.IAM and "proxy" in caller.scopes
+    if is_coverage_upload(method, target) and not is_free and {"upload", "proxy"} & caller.scopes != {"proxy"}:
+        return _coverage_mode(caller, target, routes)
     if "proxy" not in caller.scopes:
         raise Forbidden(
             f"The bridge itself has nothing at {method} {quote_for_display(target.path)}, and the caller "
@@ -115,6 +118,10 @@ def _coverage_mode(caller: Caller, target: RequestTarget, routes: Sequence[Route
         )
     pairs = parse_qsl(target.query, keep_blank_values=True)
     parameters = dict(pairs)
+    if unknown := sorted(parameters.keys() - COVERAGE_PARAMETERS):
+        raise BadParameter(
+            f"The query of the coverage upload has {quote_for_display(unknown[0])}. Send job_id, build_no and node_id."
+        )
     if len(parameters) != len(pairs) or ";" in target.query:  # a server may read another job from it
         raise BadParameter("The query of the coverage upload names a parameter more than once. Send each of them once.")
     _require_own_job(caller, read_parameters(parameters).job_id, routes)

@@ -16,7 +16,7 @@ from bridge.domain.request_rate import Api, api_of
 from bridge.domain.routing import Route
 from bridge.errors import BridgeError, GatewayTimeout, TooLarge, Unavailable
 from bridge.protocols.http_response import MAX_RETRY_AFTER_DIGITS
-from bridge.server.auth.authenticator import UNSIGNED_BODY, Authenticator, AuthResult, presented_token
+from bridge.server.auth.authenticator import UNSIGNED_BODY, Authenticator, AuthResult
 from bridge.server.http.requests import MAX_SMALL_SECONDS, content_of, network_of, read_body
 from bridge.server.http.responses import REQUEST_ID, escape_for_display, json_response
 from bridge.server.proxy.authorization import (
@@ -218,14 +218,12 @@ class ProxyHandler:
     def _authorization_mode(self, call: ProxyCallLog, target: RequestTarget) -> AuthorizationMode:
         if call.caller is None:
             return AuthorizationMode.UNCHANGED
-        token = presented_token(call.request) if call.caller.scheme is AuthScheme.OPEN else ""
         return authorization_mode(
             call.caller,
             call.request.method,
             target,
             policy=self._policy,
             routes=self._routes,
-            has_own_token=bool(token) and not self._authenticator.is_token_of_bridge(token),
         )
 
     def _max_coverage_bytes(self, request: web.Request) -> int:

@@ -1,6 +1,7 @@
 """The console over real sockets, before a real ledger: pages, sign-in, roles, actions and the audit log."""
 
 import re
+import time
 from dataclasses import replace
 
 import pytest
@@ -22,6 +23,7 @@ from tests.support.ledger import Ledger, dead, kept_refusal, report
 from tests.support.upload_server import new_resender
 
 JOB = "a" * 32
+CPU_SECONDS = 20.0  # a comparison of all lines takes ten times as long
 OPERATOR, VIEWER = "operator-token-0123456789", "viewer-token-0123456789"
 HTML = {"Accept": "text/html"}
 OPEN = AdminAccess()
@@ -336,3 +338,37 @@ async def test_a_report_is_saved_as_one_file_that_needs_nothing_else(serve, ledg
     assert "<style>" in text
     assert "<script" not in text
     assert "/static/" not in text
+
+
+async def test_a_rejected_file_of_many_lines_is_not_compared_at_length(serve, ledger):
+    lines = b"".join(b"%c\n" % (33 + number % 27) for number in range(100_000))
+    body = b"<testsuite><testcase name='a'><system-out>\x01" + lines.replace(b"&", b"").replace(b"<", b"") + b"\x01"
+    await ledger.accept(rejections=(kept_refusal("many.xml", body + b"</system-out></testcase></testsuite>"),))
+    began = time.process_time()
+    status, text, _ = await page(await serve(), "/rejections/1")
+    assert status == 200
+    assert len(text) < 200_000
+    assert time.process_time() - began < CPU_SECONDS
+
+
+async def test_a_report_page_is_bounded_whatever_the_report_holds(serve, ledger):
+    long = b"'" * 60_000
+    failing = b'<testcase name="%s"><failure message="%s">%s</failure></testcase>' % (long, long, b"[1mx" * 10_000)
+    many = b"<testcase name='m'>" + b"<skipped/>" * 50_000 + b"</testcase>"
+    await ledger.accept(report("TEST-a.xml", b"<testsuite>" + failing * 100 + many + b"</testsuite>"))
+    status, text, _ = await page(await serve(), "/reports/1")
+    assert status == 200
+    assert len(text) < 16 * 1024 * 1024
+
+
+async def test_no_page_of_another_site_can_embed_a_page_but_its_links_are_followed(serve):
+    client = await serve()
+    embedded = {"Sec-Fetch-Site": "cross-site", "Sec-Fetch-Mode": "no-cors"}
+    assert (await client.get("/rejections", headers=HTML | embedded)).status == 403
+    assert (await client.get("/rejections", headers=HTML | embedded | {"Sec-Fetch-Mode": "navigate"})).status == 200
+
+
+async def test_a_session_cookie_of_other_bytes_is_no_session(serve):
+    client = await serve(CLOSED)
+    answer = await client.get("/api/v1/builds", headers={"Cookie": f"{COOKIE}=a.viewer.\udcff.b.c"})
+    assert answer.status == 401

@@ -1,12 +1,13 @@
 """The console's pages: overview, builds, one build, one report, rejections; and who may see them."""
 
 import asyncio
-from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
-from contextlib import aclosing
+from collections.abc import AsyncGenerator, Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import aclosing, contextmanager
 from dataclasses import replace
 from functools import cached_property, partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 from urllib.parse import parse_qsl
 
 import structlog
@@ -23,7 +24,7 @@ from bridge.domain.junit.cases import CasePage, CaseReader
 from bridge.domain.routing import Route
 from bridge.domain.text_format import span
 from bridge.domain.why import why
-from bridge.errors import BadParameter, BridgeError, NotFound
+from bridge.errors import BadParameter, BridgeError, NotFound, Unavailable
 from bridge.server.admin.access import COOKIE, CSRF_FIELD, PERSON, AdminAccess, require_csrf, require_same_site
 from bridge.server.admin.actions import OperatorActions
 from bridge.server.admin.console.build_page import events_of, hidden_spans, spans_of
@@ -59,6 +60,7 @@ from bridge.store.engine.base import Database
 from bridge.store.queries import find_why
 from bridge.store.rejections import list_rejections
 from bridge.store.row_mapping import ReportRow
+from bridge.telemetry.repeated_lines import log_refusal
 
 if TYPE_CHECKING:
     import jinja2
@@ -78,7 +80,7 @@ PAGE_HEADERS: Final = {
 PAGE_BUILDS: Final = 50
 REPORTS_SHOWN: Final = 200
 MAX_SIGN_IN_BYTES: Final = 4096
-LARGE_REPORT: Final = 50 * 1024 * 1024
+MAX_COSTLY_PAGES: Final = 4
 
 ACTIONS: Final = {
     "retry-delivery": "Send this report to TestNod again?",
@@ -92,6 +94,8 @@ ACTIONS: Final = {
 }
 """What people can do on the pages, each with the question that is asked first."""
 
+
+Result = TypeVar("Result")
 
 _log = structlog.get_logger(__name__)
 
@@ -125,6 +129,8 @@ class ConsolePages:
         self._free_bytes = free_bytes
         self._clock = clock
         self._clock_verdict = clock_verdict
+        self._thread = ThreadPoolExecutor(1, "console")
+        self._costly_pages = 0
 
     def add_routes(self, app: web.Application) -> None:
         """Add the handlers to `app`."""
@@ -230,7 +236,8 @@ class ConsolePages:
         query, part = request.query.get("q", "")[:200], _part(request.query.get("part", "1"))
         found, fault = None, None
         try:
-            found = await self._read_cases(source, query=query, part=part)
+            with self._costly_page():
+                found = await self._read_cases(source, query=query, part=part)
         except BridgeError as error:
             fault = str(error)
         except etree.XMLSyntaxError as error:
@@ -246,14 +253,14 @@ class ConsolePages:
             "part": part,
         }
         render = partial(self._page, request, "report.html", **values)
-        return await asyncio.to_thread(render)  # it may be some MB of text
+        return await self._in_thread(render)  # it may be some MB of text
 
     async def _read_cases(self, source: ReportSource, *, query: str, part: int) -> CasePage:
         reader = CaseReader(query=query, part=part)
         async with aclosing(self._bytes_of(source)) as pieces:
             async for piece in pieces:
-                await asyncio.to_thread(reader.feed, piece)
-        return await asyncio.to_thread(reader.finish)
+                await self._in_thread(reader.feed, piece)
+        return await self._in_thread(reader.finish)
 
     async def _bytes_of(self, source: ReportSource) -> AsyncGenerator[bytes]:
         if source.body is not None:
@@ -308,9 +315,10 @@ class ConsolePages:
             fault = f"The file has {size} bytes. Download it to look at it."
         else:
             try:
-                data = b"".join([piece async for piece in self._resender().read(found)])
-                shown = excerpt(data, found.file.rejection.reason)
-                preview = await asyncio.to_thread(preview_repair, data)
+                with self._costly_page():
+                    data = b"".join([piece async for piece in self._resender().read(found)])
+                    shown = excerpt(data, found.file.rejection.reason)
+                    preview = await self._in_thread(preview_repair, data)
             except NotFound as error:
                 fault = str(error)
         return self._page(
@@ -381,7 +389,7 @@ class ConsolePages:
         access, going_to = self._access(), _local_path(form.get("next", "/"))
         role = access.role_of_token(form.get("token", ""))
         if role is None:
-            _log.warning("sign_in_refused", address=request.remote)
+            log_refusal(_log.warning, "sign_in_refused", address=request.remote)
             fault = (
                 "This is not a token of the admin listener. It is admin.token, or admin.viewer_token, of the settings."
             )
@@ -402,6 +410,23 @@ class ConsolePages:
     def error(self, request: web.Request, status: int, message: str) -> web.Response:
         """Return the page of an error, for browsers."""
         return self._page(request, "error.html", status=status, code=status, message=message)
+
+    # -- costly pages --------------------------------------------------------------------------------------------
+
+    @contextmanager
+    def _costly_page(self) -> Iterator[None]:
+        """Hold a place of a page that reads a whole file; raise Unavailable if too many are being made."""
+        if self._costly_pages >= MAX_COSTLY_PAGES:
+            raise Unavailable("Other pages that read whole files are being made. Reload this one in a moment.")
+        self._costly_pages += 1
+        try:
+            yield
+        finally:
+            self._costly_pages -= 1
+
+    async def _in_thread(self, function: Callable[..., Result], *arguments: object) -> Result:
+        """Call a function in the one thread of costly pages, apart from the threads that uploads need."""
+        return await asyncio.get_running_loop().run_in_executor(self._thread, function, *arguments)
 
     # -- helpers -------------------------------------------------------------------------------------------------
 

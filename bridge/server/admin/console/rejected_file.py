@@ -1,6 +1,7 @@
 """What the page of a rejected file shows: the text around its fault, and what a repair would change."""
 
 import difflib
+import itertools
 import re
 from dataclasses import dataclass
 from typing import Final
@@ -13,6 +14,7 @@ MAX_SHOWN_BYTES: Final = 1024 * 1024
 LINES_AROUND: Final = 6
 MAX_LINE: Final = 400
 MAX_DIFF_LINES: Final = 200
+MAX_COMPARED_LINES: Final = 2_000
 
 _LINE = re.compile(r"\bline ([0-9]{1,9})(?:,? column ([0-9]{1,9}))?")
 
@@ -56,12 +58,27 @@ def preview_repair(data: bytes) -> RepairPreview:
         return RepairPreview(possible=False, sentences=(f"{found.found} {found.remedy}",), difference=())
     before = data.decode("utf-8", "backslashreplace").splitlines()
     after = b"".join(found.chunks()).decode("utf-8", "backslashreplace").splitlines()
+    return RepairPreview(possible=True, sentences=found.done, difference=_difference(before, after))
+
+
+def _difference(before: list[str], after: list[str]) -> tuple[tuple[str, str], ...]:
+    """Return the lines that differ with one line around them; nothing if they are too many to compare.
+
+    Comparing takes the square of their number, so equal lines at both ends are left out first.
+    """
+    shorter = min(len(before), len(after))
+    head = next((index for index in range(shorter) if before[index] != after[index]), shorter)
+    most = shorter - head
+    tail = next((index for index in range(most) if before[-1 - index] != after[-1 - index]), most)
+    start = max(0, head - 1)
+    old = before[start : len(before) - max(0, tail - 1)]
+    new = after[start : len(after) - max(0, tail - 1)]
+    if max(len(old), len(new)) > MAX_COMPARED_LINES:
+        return ()
     kinds = {"+": "add", "-": "del"}
-    lines = [
-        (kinds.get(line[:1], ""), line[:MAX_LINE])
-        for line in difflib.unified_diff(before, after, "received", "repaired", lineterm="", n=1)
-    ]
-    return RepairPreview(possible=True, sentences=found.done, difference=tuple(lines[:MAX_DIFF_LINES]))
+    lines = difflib.unified_diff(old, new, "received", "repaired", lineterm="", n=1)
+    shown = itertools.islice((line for line in lines if not line.startswith("@@")), MAX_DIFF_LINES)
+    return tuple((kinds.get(line[:1], ""), line[:MAX_LINE]) for line in shown)
 
 
 def _cut(line: str, column: int | None) -> str:

@@ -131,7 +131,6 @@ BOTH = ("upload", "proxy")
         (caller(AuthScheme.AKSK, scopes=("upload",)), AuthorizationMode.BRIDGE),
         (caller(AuthScheme.TOKEN, scopes=BOTH), AuthorizationMode.BRIDGE),
         (caller(AuthScheme.IAM, scopes=("upload",)), AuthorizationMode.CALLER_TOKEN),
-        (OPEN_CALLER, AuthorizationMode.BRIDGE),
     ],
 )
 def test_who_may_upload_reports_may_upload_coverage_of_own_jobs(who, expected):
@@ -151,7 +150,17 @@ def test_a_job_of_another_route_is_not_among_them_in_either_case_of_letters():
 def test_iam_users_with_all_scopes_upload_coverage_as_they_call_everything_else():
     everything = caller(AuthScheme.IAM, scopes=("upload", "status", "proxy"))
     assert mode(everything, "POST", COVERAGE.format(OTHER)) is AuthorizationMode.CALLER_TOKEN
-    assert mode(OPEN_CALLER, "POST", COVERAGE.format(NOBODYS), has_own_token=True) is AuthorizationMode.UNCHANGED
+
+
+def test_an_open_bridge_lends_its_credentials_to_nobody():
+    for job_id in (OWN, NOBODYS):
+        assert mode(OPEN_CALLER, "POST", COVERAGE.format(job_id)) is AuthorizationMode.UNCHANGED
+
+
+@pytest.mark.parametrize("name", ["jobId", "JOB_ID", "job_id[]", "job.id", "+job_id", "job_id%00", "record_id"])
+def test_a_coverage_upload_names_no_second_job(name):
+    with pytest.raises(BadParameter, match="Send job_id, build_no and node_id"):
+        mode(UPLOADER, "POST", f"{COVERAGE.format(OWN)}&{name}={OTHER}")
 
 
 def test_coverage_needs_the_scope_upload_or_a_path_of_the_proxy():
