@@ -73,7 +73,8 @@ class BuildStatusFetcher:
         if self._codearts is None:
             return
         poller, build = reconciler.config.poller, reconciler.build
-        if poller is not None and not reserved and CODEARTS not in reconciler.breakers.probing:
+        left_to_poller = not reserved and not self._rates.are_plentiful
+        if poller is not None and left_to_poller and CODEARTS not in reconciler.breakers.probing:
             poller.wake(build.job_id)
             if build_end.can_wait(build):
                 reconciler.defer_changes(*build_end.leave_to_poller(reconciler.now()))

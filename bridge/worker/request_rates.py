@@ -15,6 +15,10 @@ from bridge.telemetry.metrics import Metrics
 log = structlog.get_logger(__name__)
 
 
+PLENTIFUL_PER_MINUTE = 60_000
+"""From so many permitted calls on, each build is polled at its own interval: a choice would only delay it."""
+
+
 class RequestRates:
     """The rates of one account; `highest` is `polling.requests_per_minute`.
 
@@ -29,6 +33,11 @@ class RequestRates:
         self.known: dict[Api, RequestRate] = {}
         self._answered: Counter[Api] = Counter()
         self._sent_at: dict[Api, Instant] = {}
+
+    @property
+    def are_plentiful(self) -> bool:
+        """Return whether the settings permit so many calls that none has to be saved."""
+        return self.highest >= PLENTIFUL_PER_MINUTE
 
     def rate(self, api: Api) -> RequestRate:
         """Return the rate as this gateway saw it last, without times that only a wrong clock can have written."""

@@ -140,7 +140,7 @@ class StatusPoller:
         """Look at the ledger if it is time, and ask what may be asked now; return when to do so again."""
         config = self._config()
         codearts, rates = config.clients.codearts, config.rates
-        if codearts is None or rates is None:
+        if codearts is None or rates is None or rates.are_plentiful:
             return after(self._clock.now(), LOOK_INTERVAL)
         now = self._database.now()
         if now < self._turned_at:  # the clock was set back: what is known by times after now would wait for them

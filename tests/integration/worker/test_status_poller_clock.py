@@ -8,7 +8,7 @@ from sqlalchemy import select, update
 from bridge.domain.instants import SECOND
 from bridge.domain.request_rate import Api
 from bridge.store.schema import builds
-from bridge.worker.request_rates import RequestRates
+from bridge.worker.request_rates import PLENTIFUL_PER_MINUTE, RequestRates
 from bridge.worker.status_poller import PollerWaker, StatusPoller
 from tests.support.builders import MINUTE
 from tests.support.fake_clock import FakeClock
@@ -48,6 +48,13 @@ async def grants_within(poller, play, seconds):
             return True
         play.clock.advance(SECOND)
     return False
+
+
+@on_sqlite
+async def test_if_calls_are_plentiful_builds_poll_themselves(play):
+    await play.ledger.accept(report(), **BUILD)
+    config = replace(play.config, rates=RequestRates(play.config.database, "", PLENTIFUL_PER_MINUTE))
+    assert not await grants_within(StatusPoller(lambda: config, PollerWaker()), play, 30)
 
 
 @on_sqlite
