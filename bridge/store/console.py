@@ -74,12 +74,6 @@ class BuildSummary:
     branch: str | None
     commit: str | None
 
-    @property
-    def has_problem(self) -> bool:
-        """Return whether an operator should look at the build."""
-        row = self.build
-        return bool(row.blocked_reason or row.stuck_reason or row.result_mismatch or self.dead)
-
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class SummaryPage:

@@ -115,7 +115,7 @@ def accepted_is_kept(evidence: Evidence) -> Iterator[str]:
         elif delivery["state"] == "pending":
             yield f"{sent} is still owed: {delivery['last_error']}"
         elif delivery["state"] == "dead" and not delivery["last_error"]:
-            yield f"{sent} is dead and nobody says why"
+            yield f"{sent} is dead without a reason"
 
 
 def runs_are_finalized(evidence: Evidence) -> Iterator[str]:
@@ -165,7 +165,7 @@ def bytes_are_the_same(evidence: Evidence) -> Iterator[str]:
         sent = {sent.sha256 for sent in evidence.books.sent if sent.build == key}
         for upload in _uploads(_runs(evidence, build)):
             if upload.sha256 is not None and upload.sha256 not in sent:
-                yield f"{key}: upload {upload.id} holds bytes that nobody sent"
+                yield f"{key}: upload {upload.id} holds bytes that were never sent"
         uploads = _uploads(_counting_runs(evidence, build))
         at_testnod = Counter(upload.sha256 for upload in uploads if upload.parsed_at and upload.failed_at is None)
         delivered = Counter(

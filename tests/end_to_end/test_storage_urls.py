@@ -23,7 +23,7 @@ async def test_a_storage_url_into_our_own_network_reaches_nobody_there(
     visits: list[str] = []
 
     async def note(_reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        visits.append("somebody came")
+        visits.append("a request came")
         writer.close()
 
     settings["testnod"] |= {"storage_hosts": [], "allow_private_storage": False}

@@ -1,5 +1,6 @@
 """The console over real sockets, before a real ledger: pages, sign-in, roles, actions and the audit log."""
 
+import asyncio
 import re
 import time
 from dataclasses import replace
@@ -10,6 +11,7 @@ from bridge.domain.junit.cases import PART_CASES
 from bridge.domain.routing import Route
 from bridge.server.admin.access import COOKIE, AdminAccess
 from bridge.server.admin.app import admin_app
+from bridge.server.admin.console import pages
 from bridge.server.config import ServerConfig
 from bridge.server.health import Readiness
 from bridge.server.http.requests import read_networks
@@ -372,3 +374,24 @@ async def test_a_session_cookie_of_other_bytes_is_no_session(serve):
     client = await serve(CLOSED)
     answer = await client.get("/api/v1/builds", headers={"Cookie": f"{COOKIE}=a.viewer.\udcff.b.c"})
     assert answer.status == 401
+
+
+@pytest.mark.parametrize("path", ["/reports/1", "/reports/1?save=true"])
+async def test_pages_that_read_whole_files_are_made_a_few_at_a_time(serve, ledger, monkeypatch, path):
+    running, most = 0, 0
+
+    async def read_slowly(_pages, source):
+        nonlocal running, most
+        running += 1
+        most = max(most, running)
+        for _ in range(50):
+            await asyncio.sleep(0)
+        running -= 1
+        yield source.body
+
+    monkeypatch.setattr(pages.ConsolePages, "_bytes_of", read_slowly)
+    await ledger.accept(report("TEST-a.xml", b"<testsuite><testcase name='a'/></testsuite>"))
+    client = await serve()
+    answers = await asyncio.gather(*(page(client, path) for _ in range(pages.MAX_COSTLY_PAGES * 3)))
+    assert most <= pages.MAX_COSTLY_PAGES
+    assert {status for status, _, _ in answers} == {200, 503}

@@ -41,12 +41,11 @@ def spans_of(details: BuildDetails) -> list[Span]:
     to_testnod = [delivery for delivery in details.deliveries if delivery.target == DeliveryTarget.TESTNOD]
     for delivery in to_testnod[:MAX_DELIVERY_SPANS]:
         dead = delivery.state == DeliveryState.DEAD
-        end = delivery.pending_since if dead and delivery.first_failure_at is None else delivery.delivered_at
         spans.append(
             Span(
                 label=names.get(delivery.report_id, "report"),
                 start=delivery.pending_since,
-                end=delivery.first_failure_at if dead else end,
+                end=(delivery.first_failure_at or delivery.pending_since) if dead else delivery.delivered_at,
                 kind="dead" if dead else "delivery",
             )
         )
@@ -74,7 +73,9 @@ def events_of(details: BuildDetails) -> list[Event]:
             )
         if registration.state in (RegistrationState.LOST, RegistrationState.FAILED):
             failure = registration.failure or "no answer came, so its ids are not known"
-            events.append(Event(at=registration.due_at, text=f"an upload of {name} failed", detail=failure, kind="bad"))
+            events.append(
+                Event(at=registration.requested_at, text=f"an upload of {name} failed", detail=failure, kind="bad")
+            )
     if row.described_at is not None:
         events.append(Event(at=row.described_at, text="CodeArts named branch and commit"))
     if row.ended_at is not None:

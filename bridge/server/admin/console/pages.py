@@ -43,7 +43,7 @@ from bridge.server.http.requests import read_small_body
 from bridge.server.http.responses import disposition, file_name
 from bridge.server.upload.resender import QuarantineResender
 from bridge.store.archive.base import Archive, copy_of
-from bridge.store.blobs.base import Spool
+from bridge.store.blobs.base import PIECE_BYTES, Spool
 from bridge.store.circuit_breakers import all_breakers
 from bridge.store.console import (
     BUCKETS_OF_DAY,
@@ -134,6 +134,7 @@ class ConsolePages:
 
     def add_routes(self, app: web.Application) -> None:
         """Add the handlers to `app`."""
+        app.on_cleanup.append(self._close)
         app.router.add_get("/", self.overview)
         app.router.add_get("/builds", self.builds)
         app.router.add_get("/builds/{job_id}/{build_no}", self.build)
@@ -184,7 +185,6 @@ class ConsolePages:
             states=list(BuildState),
             routes=self._routes(),
             following=None if page.next_before_id is None else {**given, "after": str(page.next_before_id)},
-            fragment=request.headers.get("HX-Target") == "builds",
         )
 
     async def build(self, request: web.Request) -> web.StreamResponse:
@@ -224,7 +224,6 @@ class ConsolePages:
             hidden_spans=hidden_spans(details) if details else 0,
             before=before,
             after=after,
-            now=now,
         )
 
     async def report(self, request: web.Request) -> web.StreamResponse:
@@ -233,17 +232,20 @@ class ConsolePages:
         source = None if report_id is None else await self._database.read(report_source, report_id)
         if source is None:
             raise NotFound("The ledger has no report with this id. Open its build, and choose the report there.")
+        with self._costly_page():
+            return await self._report_page(request, source)
+
+    async def _report_page(self, request: web.Request, source: ReportSource) -> web.StreamResponse:
         query, part = request.query.get("q", "")[:200], _part(request.query.get("part", "1"))
         found, fault = None, None
         try:
-            with self._costly_page():
-                found = await self._read_cases(source, query=query, part=part)
+            found = await self._read_cases(source, query=query, part=part)
         except BridgeError as error:
             fault = str(error)
         except etree.XMLSyntaxError as error:
             fault = f"The file cannot be read as XML: {error.msg}."
         if request.query.get("save") == "true" and found is not None:
-            return await _saved(source.row, found)
+            return await self._in_thread(partial(_saved, source.row, found))
         values: dict[str, Any] = {
             "source": source,
             "report": source.row,
@@ -270,9 +272,13 @@ class ConsolePages:
                 async for piece in pieces:
                     yield piece
         else:
-            yield await self._archived(source)
+            copy = await self._archived(source)
+            with await asyncio.to_thread(copy.open, "rb") as file:
+                while piece := await self._in_thread(file.read, PIECE_BYTES):
+                    yield piece
 
-    async def _archived(self, source: ReportSource) -> bytes:
+    async def _archived(self, source: ReportSource) -> Path:
+        """Return the copy in the archive; raise NotFound if there is none on a disk of this machine."""
         copy = None if self._archive is None else await self._database.read(copy_of, source.row.id)
         if self._archive is None or copy is None or copy.entry is None:
             raise NotFound(
@@ -283,7 +289,7 @@ class ConsolePages:
         found = await self._archive.find_copy(copy.entry.key, disposition=saved_as)
         if not isinstance(found, Path):
             raise NotFound("The copy in the archive cannot be read here. Download it with the link of the report.")
-        return await asyncio.to_thread(found.read_bytes)
+        return found
 
     async def rejections(self, request: web.Request) -> web.StreamResponse:
         """Show a page of rejections, newest first."""
@@ -293,9 +299,7 @@ class ConsolePages:
         )
         given.pop("after", None)
         following = None if page.next_before_id is None else {**given, "after": str(page.next_before_id)}
-        return self._page(
-            request, "rejections.html", page=page, given=given, following=following, now=self._database.now()
-        )
+        return self._page(request, "rejections.html", page=page, given=given, following=following)
 
     async def static(self, request: web.Request) -> web.StreamResponse:
         """Return a file of the pages; its URL changes with its content, so browsers keep it."""
@@ -428,6 +432,9 @@ class ConsolePages:
         """Call a function in the one thread of costly pages, apart from the threads that uploads need."""
         return await asyncio.get_running_loop().run_in_executor(self._thread, function, *arguments)
 
+    async def _close(self, _app: web.Application) -> None:
+        self._thread.shutdown(wait=False, cancel_futures=True)
+
     # -- helpers -------------------------------------------------------------------------------------------------
 
     @cached_property
@@ -446,7 +453,7 @@ class ConsolePages:
         return "–" if at is None else f"{span(max(0, self._database.now() - at))} ago"
 
 
-async def _saved(report: ReportRow, cases: CasePage) -> web.Response:
+def _saved(report: ReportRow, cases: CasePage) -> web.Response:
     """Return the page of a report as one file, as a download."""
     page = ReportPage(
         name=report.name,
@@ -457,7 +464,7 @@ async def _saved(report: ReportRow, cases: CasePage) -> web.Response:
         notes=report.notes,
         cases=cases,
     )
-    text = await asyncio.to_thread(reports_as_file, report.name, [page])
+    text = reports_as_file(report.name, [page])
     name = file_name(f"report-{report.id}", f"{report.name}.html")
     headers = {**PAGE_HEADERS, "Content-Disposition": disposition(name)}
     return web.Response(text=text, content_type="text/html", headers=headers)
