@@ -13,6 +13,7 @@ import sqlalchemy as sa
 from bridge.domain.build import BuildState, DeliveryState
 from bridge.domain.circuit_breaker import close_breaker, pause_breaker
 from bridge.domain.instants import Instant
+from bridge.domain.text_format import counted
 from bridge.errors import NotFound
 from bridge.store.circuit_breakers import lock_breaker_row, wake_waiting
 from bridge.store.duplicates import requeued
@@ -48,7 +49,7 @@ class Retry:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Retried:
-    """How many deliveries are pending again, how many are still dead, and how many have no bytes any more."""
+    """How many deliveries are pending again, how many still wait for a retry, and how many have no bytes any more."""
 
     retried: int
     left: int
@@ -104,18 +105,21 @@ def _retry_one(connection: sa.Connection, now: int, item: Retry) -> Retried:
     else:
         of_route = sa.select(builds.c.id).where(builds.c.route == item.route)
         wanted, target = [deliveries.c.build_id.in_(of_route)], f"route {item.route}"
-    dead = [*wanted, deliveries.c.state == DeliveryState.DEAD]
+    dead = sa.join(deliveries, reports, reports.c.id == deliveries.c.report_id)
+    wanted.append(deliveries.c.state == DeliveryState.DEAD)
     has_bytes = sa.or_(reports.c.body.is_not(None), reports.c.blob.is_not(None))
-    query = sa.select(deliveries.c.id, deliveries.c.build_id, has_bytes.label("has_bytes"))
-    query = query.join(reports, reports.c.id == deliveries.c.report_id).where(*dead).order_by(deliveries.c.id)
-    found = connection.execute(query.limit(MAX_RETRIES)).all()
-    possible = [row for row in found if row.has_bytes]
+    query = sa.select(deliveries.c.id, deliveries.c.build_id).select_from(dead).where(*wanted, has_bytes)
+    possible = connection.execute(query.order_by(deliveries.c.id).limit(MAX_RETRIES)).all()
     if possible:
         connection.execute(requeued(now).where(deliveries.c.id.in_([row.id for row in possible])))
         WAKE_BUILDS.run(connection, {"ids": sorted({row.build_id for row in possible}), "now": now})
-    left = connection.execute(sa.select(sa.func.count()).select_from(deliveries).where(*dead)).scalar_one()
-    result = Retried(retried=len(possible), left=left, without_bytes=len(found) - len(possible))
-    _record(connection, now, item.actor, "retry", target, f"{result.retried} deliveries")
+    still = sa.select(sa.func.count()).select_from(dead).where(*wanted)
+    result = Retried(
+        retried=len(possible),
+        left=connection.execute(still.where(has_bytes)).scalar_one(),
+        without_bytes=connection.execute(still.where(~has_bytes)).scalar_one(),
+    )
+    _record(connection, now, item.actor, "retry", target, counted(result.retried, "report"))
     return result
 
 
@@ -147,7 +151,8 @@ def _pause_one(connection: sa.Connection, now: int, item: RoutePause) -> bool:
     row = lock_breaker_row(connection, name)
     changed = (row.opened_at is None) is item.pause
     if changed and item.pause:
-        reason = f'{item.actor.name} paused route "{item.route}". Resume it in the console or with `bridge routes`.'
+        resume = f"Resume it in the console, or with POST /api/v1/routes/{item.route}/resume."
+        reason = f'{item.actor.name} paused route "{item.route}". {resume}'
         _set_breaker(connection, name, {"failures": 1, "opened_at": now, "reason": reason, "probe_at": None})
     elif changed:
         _set_breaker(connection, name, asdict(close_breaker(to_breaker(row), Instant(now))))

@@ -163,7 +163,7 @@ async def test_a_ledger_that_another_process_holds_refuses_in_time_and_goes_on_b
     await until(lambda: all_processed(sandbox.state, build), "all arrives without a restart")
 
 
-async def test_a_wrong_project_token_refuses_no_upload_and_kills_no_report_until_it_is_mended(
+async def test_a_wrong_project_token_refuses_no_upload_and_kills_no_report_until_it_is_corrected(
     new_gateway: NewGateway, settings: dict[str, Any], sandbox: Sandbox
 ) -> None:
     right, wrong = settings["routes"][0], {**settings["routes"][0], "project_token": "not-the-projects-token"}

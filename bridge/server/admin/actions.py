@@ -183,7 +183,7 @@ def _retried_text(done: Retried) -> str:
     if done.without_bytes:
         kept = "has no bytes" if done.without_bytes == 1 else "have no bytes"
         text += f" {counted(done.without_bytes, 'report')} {kept} any more. Upload them again from CI."
-    elif done.left:
+    if done.left:
         text += f" {done.left} more are dead. Repeat the action for them."
     return text
 

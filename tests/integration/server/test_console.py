@@ -294,6 +294,20 @@ async def test_a_dead_report_without_bytes_is_not_sent_and_the_answer_says_what_
     assert answer["result"] == "0 reports are sent again. 1 report has no bytes any more. Upload them again from CI."
 
 
+async def test_reports_with_bytes_are_sent_again_beside_those_without(serve, ledger, database):
+    await ledger.accept(report("TEST-a.xml", b"a"), report("TEST-b.xml", b"b"), build_no=7)
+    leased = await ledger.claimed()
+    await ledger.record(leased.build, *map(dead, leased.build.deliveries.values()))
+    await ledger.release(leased, None)
+    gone = "UPDATE reports SET body = NULL WHERE id = 1"
+    await database.transact(lambda connection, _now: connection.exec_driver_sql(gone))
+    client = await serve()
+    done = (await (await client.post("/api/v1/builds/1/retry")).json())["result"]
+    assert done == "1 report is sent again. 1 report has no bytes any more. Upload them again from CI."
+    (entry,) = (await (await client.get("/api/v1/audit")).json())["audit"]
+    assert entry["detail"] == "1 report"
+
+
 async def test_finalize_ends_an_open_build_once(serve, ledger):
     await ledger.accept(report("TEST-a.xml", b"a"), build_no=7)
     client = await serve()
@@ -314,6 +328,7 @@ async def test_a_route_is_paused_and_resumed_and_both_are_shown(serve):
         None,
     )
     assert "local paused route" in (await page(client, "/"))[1]
+    assert "POST /api/v1/routes/shop/resume" in shop["paused_reason"]
     assert "is resumed" in (await (await client.post("/api/v1/routes/shop/resume")).json())["result"]
     for action in ("pause", "resume", "retry"):
         assert (await client.post(f"/api/v1/routes/none/{action}")).status == 404

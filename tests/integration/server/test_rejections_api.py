@@ -310,7 +310,7 @@ async def test_a_ledger_that_fails_leaves_what_there_was(serve, ledger, refuse, 
         (b"\xff", "application/json"),
         (b"[]", "application/json"),
         (b'{"repair": 1}', "application/json"),
-        (b'{"mend": true}', "application/json"),
+        (b'{"fix": true}', "application/json"),
     ],
 )
 async def test_what_asks_for_something_else_or_comes_from_another_page_sends_nothing(serve, ledger, refuse, body, kind):

@@ -157,12 +157,12 @@ async def test_new_bytes_replace_the_old_ones_of_a_dead_report(ledger):
 async def test_with_new_bytes_come_their_size_and_digest_and_what_was_done_to_them(ledger):
     await ledger.accept(report())
     await kill(ledger, "junit.xml")
-    repaired = {"sent_size": 99, "sent_sha256": "f" * 64, "changes": ("It was mended.",), "notes": ("It is odd.",)}
+    repaired = {"sent_size": 99, "sent_sha256": "f" * 64, "changes": ("It was repaired.",), "notes": ("It is odd.",)}
     assert await ledger.accept(replace(report(), **repaired)) == (ReportReceipt.REQUEUED,)
     kept = (await ledger.build()).reports[1]
     assert (kept.size, kept.sent_size, kept.sent_sha256) == (12, 99, "f" * 64)
     (row,) = await ledger.rows(select(reports.c.notes))
-    assert row.notes == ["It was mended.", "It is odd."]
+    assert row.notes == ["It was repaired.", "It is odd."]
 
 
 async def test_with_new_bytes_come_their_counts_and_first_failures(ledger):
