@@ -87,10 +87,8 @@ def _run(start: socket.socket, requests: int, replies: int) -> NoReturn:
         gc.enable()
         os.dup2(requests, 0)  # standard input and output are the gateway's alone
         os.dup2(replies, 1)
-        with contextlib.suppress(OSError):
-            Path("/proc/self/comm").write_text(
-                "bridge-writer", encoding="ascii"
-            )  # for ps: its command is the gateway's
+        with contextlib.suppress(OSError):  # for ps: its command is the gateway's
+            Path("/proc/self/comm").write_text("bridge-writer", encoding="ascii")
         with start:
             path, _locks, _, _ = socket.recv_fds(start, PATH_BYTES, MAX_LOCKS)
         if path:
