@@ -15,7 +15,7 @@ from bridge.telemetry.metrics import Metrics
 log = structlog.get_logger(__name__)
 
 
-PLENTIFUL_PER_MINUTE = 60_000
+PLENTIFUL_PER_MINUTE = 100_000
 """From so many permitted calls on, each build is polled at its own interval: a choice would only delay it."""
 
 
