@@ -204,6 +204,11 @@ def _move_on(connection: sa.Connection, step: Step) -> int:
 def _move(connection: sa.Connection, table: sa.Table, is_meant: Any, among: Any, values: dict[str, int]) -> int:
     """Add `by` to the times that `is_meant` selects, in the rows `among`; return the number of changed rows."""
     meant = {column: is_meant(column) for column in _times_of(table)}
+    if table is registrations and "now" in values:
+        # Always in the future: only registered_at shows by which clock, and an expired URL delays its report.
+        meant[registrations.c.expires_at] = sa.and_(
+            meant[registrations.c.expires_at], meant[registrations.c.registered_at]
+        )
     if table is deliveries:
         meant[deliveries.c.delivered_at] = sa.and_(meant[deliveries.c.delivered_at], ~COPIED)
     if table is rejections:  # its bytes are kept for as long as before

@@ -149,8 +149,12 @@ async def test_a_build_that_an_upload_ends_is_compared_when_codearts_has_its_res
             await until(lambda: any(run.finalize_calls for run in sandbox.state.runs.all(None)))
         else:
             await until(lambda: len(sandbox.state.calls.at("codearts.build_info")) >= 2)
+
+            async def waits():
+                return "finalized when CodeArts has the result of the build" in await why(running)
+
+            await until(waits)
             assert not any(run.finalize_calls for run in sandbox.state.runs.all(None))
-            assert "finalized when CodeArts has the result of the build" in await why(running)
         end(sandbox, "FAILURE")
 
         async def has_result():

@@ -6,12 +6,12 @@ import pytest
 from sqlalchemy import select
 
 from bridge.domain.build import BuildState, DeliveryState, DeliveryTarget, EndReason
-from bridge.domain.changes import set_build, set_delivery
+from bridge.domain.changes import set_build, set_delivery, set_registration
 from bridge.domain.clock_trust import LedgerTimes, Step
 from bridge.domain.lifecycle.context import GIVEN_UP
 from bridge.store.clock_skew import RetryWindow, move_back, move_on, revert_early_ends, times_in_ledger
-from bridge.store.schema import builds, deliveries, rejections, reports
-from tests.support.ledger import kept_refusal, report
+from bridge.store.schema import builds, deliveries, registrations, rejections, reports
+from tests.support.ledger import asked, kept_refusal, report
 
 SECOND = 1_000_000
 MINUTE, HOUR, DAY = 60 * SECOND, 3600 * SECOND, 24 * 3600 * SECOND
@@ -97,6 +97,24 @@ def _set_due(connection, _now, items):
     for at in items:
         connection.execute(deliveries.update().values(due_at=at))
     return [None for _ in items]
+
+
+@pytest.mark.parametrize(("registered", "kept"), [(-MINUTE, True), (DAY, False)], ids=["before", "by the wrong clock"])
+async def test_a_url_that_was_registered_after_a_clock_was_set_back_does_not_expire(
+    database, ledger, clock, registered, kept
+):
+    await ledger.accept(report())
+    visit = await ledger.claimed()
+    await ledger.record(visit.build, asked(visit.build.deliveries[1]))
+    at = clock.now() + registered
+    expires_at = at + 5 * MINUTE
+    (life,) = (await ledger.build()).registrations.values()
+    await ledger.record(visit.build, set_registration(life, registered_at=at, expires_at=expires_at))
+
+    await database.write(move_back, DAY)
+
+    (row,) = await ledger.rows(select(registrations.c.expires_at))
+    assert row.expires_at == (expires_at if kept else expires_at - DAY)
 
 
 async def test_what_a_clock_that_was_ahead_refused_and_accepted_is_moved_back_whole(database, ledger, clock):

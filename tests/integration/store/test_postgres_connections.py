@@ -3,6 +3,7 @@
 import asyncio
 import time
 from contextlib import suppress
+from itertools import count
 
 import asyncpg
 import pytest
@@ -134,14 +135,17 @@ async def test_a_server_that_goes_away_while_a_gateway_starts_is_a_sentence(dire
 
 @pytest.mark.parametrize("verb", ["BEGIN", "COMMIT", "ROLLBACK"])
 async def test_a_connection_on_which_nothing_passes_any_more_is_given_up_in_time(database, line, monkeypatch, verb):
-    monkeypatch.setattr(engine, "TRY_SECONDS", 0.5)
-    monkeypatch.setattr(engine, "GIVE_UP_SECONDS", 2.0)
     await use(database, range(CONNECTIONS))
-    line.arm(verb, Spoil.FROZEN, times=CONNECTIONS)
-    async with asyncio.timeout(PATIENCE_SECONDS):
-        await use(database, range(100, 100 + CONNECTIONS))
-    line.disarm()
-    assert line.spoiled
+    with monkeypatch.context() as patched:
+        patched.setattr(engine, "TRY_SECONDS", 0.5)
+        patched.setattr(engine, "GIVE_UP_SECONDS", 2.0)
+        line.arm(verb, Spoil.FROZEN, times=CONNECTIONS)
+        async with asyncio.timeout(PATIENCE_SECONDS):
+            for begin in count(100, CONNECTIONS):
+                await use(database, range(begin, begin + CONNECTIONS))
+                if line.spoiled:  # on a busy machine the limits may pass before
+                    break
+        line.disarm()
     ledger = Ledger(database)
     assert await ledger.accept(report(), build_no=1000) == (ReportReceipt.NEW,)
 
