@@ -219,6 +219,51 @@ def resume(
 
 
 @app.command(rich_help_panel=RUN)
+def move(
+    *,
+    source: Annotated[
+        str, typer.Option("--from", metavar="URL", help="The ledger, as in store.url.", show_default=False)
+    ],
+    target: Annotated[
+        str, typer.Option("--to", metavar="URL", help="A new ledger in another database.", show_default=False)
+    ],
+    source_spool: Annotated[
+        str | None,
+        typer.Option("--from-spool", metavar="PLACE", help="The spool; store.spool if missing.", show_default=False),
+    ] = None,
+    target_spool: Annotated[
+        str | None,
+        typer.Option(
+            "--to-spool",
+            metavar="PLACE",
+            help="Move the spool too, to this folder or s3://bucket/prefix.",
+            show_default=False,
+        ),
+    ] = None,
+    take_back: Annotated[
+        bool, typer.Option("--undo", metavar="", help="Take the move back, until the first upload to the new ledger.")
+    ] = False,
+    config: Config = DEFAULT_CONFIG,
+) -> None:
+    """Move the ledger to another database, such as from SQLite to PostgreSQL.
+
+    Stop the gateway first. If it is cut off, run it again: it goes on. The old ledger is kept, and no gateway starts on
+    it any more. A password is better in PGPASSWORD or ~/.pgpass than in the URL, which others may see in the process
+    list.
+    """
+    from bridge.commands.move import move_ledger
+
+    move_ledger(
+        config,
+        source=source,
+        target=target,
+        source_spool=source_spool,
+        target_spool=target_spool,
+        take_back=take_back,
+    )
+
+
+@app.command(rich_help_panel=RUN)
 def check_config(
     file: File = None,
     config: Config = DEFAULT_CONFIG,

@@ -218,6 +218,16 @@ class SchemaMismatch(LedgerError):
     """The ledger's schema is older or newer than this program."""
 
 
+class LedgerMoved(LedgerError):
+    """The ledger was moved to another database, or a move from it or to it has not ended."""
+
+
+class MoveRejected(BridgeError):
+    """The ledger cannot be moved, or a move cannot be taken back. Both ledgers are kept."""
+
+    code = "BRIDGE.MOVE"
+
+
 class BackupFailed(BridgeError):
     """The ledger could not be copied. The incomplete copy was removed."""
 

@@ -23,6 +23,7 @@ from bridge.store.engine.path_errors import explain_path_error
 from bridge.store.engine.postgres_url import is_postgres, shown_url
 from bridge.store.engine.sqlite import SqliteDatabase
 from bridge.store.leases import free_leases
+from bridge.store.move_marks import require_unmoved
 from bridge.store.schema import metadata
 from bridge.store.uploads import try_upload
 
@@ -154,7 +155,7 @@ async def open_ledger(
     *,
     spare: SpareWriter | None = None,
 ) -> AsyncIterator[Database]:
-    """Migrate the ledger and keep it open; raise LedgerError if it is in use, newer, or cannot be reached.
+    """Migrate the ledger and keep it open; raise LedgerError if it is in use, moved, newer, or cannot be reached.
 
     `spare` becomes the writer of a SQLite ledger.
     """
@@ -163,6 +164,7 @@ async def open_ledger(
 
         async with PostgresDatabase(url, clock, observe_group) as shared:
             await _migrate_postgres(shared, url)
+            await shared.read(require_unmoved)
             yield shared
         return
     database = await asyncio.to_thread(_open_sqlite, path_of(url), clock, observe_group, spare)
@@ -221,6 +223,8 @@ def _open_sqlite(
         database.lock()
         require_ledger(path)
         _migrate_sqlite(database)
+        with database.reading.begin() as connection:
+            require_unmoved(connection)
         database.open()
     except BaseException:
         database.close()

@@ -328,3 +328,15 @@ audit = sa.Table(
     sa.Column("detail", sa.Text, nullable=False),
 )
 """What operators did. Rows are only ever added; cleanup deletes old ones."""
+
+moves = sa.Table(
+    "moves",
+    metadata,
+    sa.Column("number", Id, primary_key=True),
+    sa.Column("id", sa.String(32), nullable=False),
+    sa.Column("state", sa.String(16), nullable=False),
+    sa.Column("peer", sa.Text, nullable=False),  # the other ledger, for display
+    sa.Column("began_at", sa.BigInteger, nullable=False),
+    sa.Column("last_report_id", sa.BigInteger, nullable=False),
+)
+"""Moves of the whole ledger from or to another database; the last row counts."""

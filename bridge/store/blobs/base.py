@@ -60,8 +60,8 @@ class Spool(Protocol):
     def folder(self) -> Path:
         """The folder on this machine that uploads need space in."""
 
-    async def create(self) -> BlobWriter:
-        """Start a new blob."""
+    async def create(self, key: str | None = None) -> BlobWriter:
+        """Start a new blob, under a new key unless `key` names that of a blob that is moved from another spool."""
 
     def read(self, key: str) -> AsyncGenerator[bytes]:
         """Yield the blob in pieces; raise CorruptBlob if it does not exist."""

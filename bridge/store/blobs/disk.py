@@ -13,6 +13,7 @@ import tempfile
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator
 from contextlib import contextmanager, suppress
+from functools import partial
 from io import FileIO
 from pathlib import Path
 from typing import Final
@@ -203,12 +204,12 @@ class DiskSpool:
     def folder(self) -> Path:
         return self._root
 
-    async def create(self) -> DiskWriter:
+    async def create(self, key: str | None = None) -> DiskWriter:
         if await self._self_test.loses_files():
             raise Unavailable(
                 "The bridge cannot use its spool, so nothing of this upload was kept. Send it again in a while."
             )
-        return await create_in_thread(self._create)
+        return await create_in_thread(partial(self._create, key or new_key(self._now())))
 
     async def read(self, key: str) -> AsyncGenerator[bytes]:
         path = self._path(key)
@@ -282,8 +283,7 @@ class DiskSpool:
             leftovers = [path for path in leftovers if path.parent.name < hour]
         return sum(_remove_file(path, before=before) for path in leftovers)
 
-    def _create(self) -> DiskWriter:
-        key = new_key(self._now())
+    def _create(self, key: str) -> DiskWriter:
         try:
             self._make_hour_durable(key.partition("/")[0])
             return DiskWriter(self._root, key)

@@ -160,14 +160,14 @@ class S3Spool:
     def folder(self) -> Path:
         return self._scratch.folder
 
-    async def create(self) -> S3Writer:
+    async def create(self, key: str | None = None) -> S3Writer:
         if self._unwritten is not None:
             if self._clock.steady() - self._fault_at < RETRY_AFTER_US:
                 raise _unavailable()
             self._fault_at = self._clock.steady()  # this upload tries; the others are rejected until it has an answer
         elif not await self._proven():  # a blob that cannot be read back could never be delivered
             raise _unavailable()
-        return S3Writer(self, new_key(self._now()), await self._scratch.create())
+        return S3Writer(self, key or new_key(self._now()), await self._scratch.create())
 
     async def keep(self, key: str, file: TempFile, label: BlobMetadata) -> None:
         """Send a whole blob to S3; raise Unavailable if S3 has not confirmed that it stored it."""
