@@ -1,4 +1,4 @@
-"""No file costs more CPU time than a few times its size allows: whoever repeats anything in it gains nothing."""
+"""No file costs more CPU time than a few times its size allows, whatever is repeated in it."""
 
 import signal
 from collections.abc import Iterator
