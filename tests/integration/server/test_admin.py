@@ -16,11 +16,8 @@ from bridge.server.health import Readiness
 from bridge.server.validation.pool import ValidationPool
 from bridge.store.blobs.disk import DiskSpool
 from bridge.store.circuit_breakers import BreakerSignal, apply_breaker_signals
-from bridge.store.engine.sqlite import SqliteDatabase, closing
-from bridge.store.ledger import migrate
 from bridge.telemetry.metrics import Metrics
-from tests.support.fake_clock import FakeClock
-from tests.support.ledger import Ledger, asked, dead, kept_refusal, refusal, report
+from tests.support.ledger import asked, dead, kept_refusal, refusal, report
 from tests.support.upload_server import new_resender
 
 JOB = "a" * 32
@@ -48,24 +45,6 @@ class CodeArts:
         if self._silent:
             await asyncio.Event().wait()
         return BuildInfo(building=True, result=None, region=None)
-
-
-@pytest.fixture
-def clock():
-    return FakeClock()
-
-
-@pytest.fixture
-def database(tmp_path, clock):
-    database = SqliteDatabase(tmp_path / "ledger.db", clock)
-    migrate(database.writing)
-    with closing(database):
-        yield database
-
-
-@pytest.fixture
-def ledger(database):
-    return Ledger(database)
 
 
 @pytest.fixture

@@ -17,11 +17,8 @@ from bridge.server.health import Readiness
 from bridge.server.http.requests import read_networks
 from bridge.server.validation.pool import ValidationPool
 from bridge.store.blobs.disk import DiskSpool
-from bridge.store.engine.sqlite import SqliteDatabase, closing
-from bridge.store.ledger import migrate
 from bridge.telemetry.metrics import Metrics
-from tests.support.fake_clock import FakeClock
-from tests.support.ledger import Ledger, dead, kept_refusal, report
+from tests.support.ledger import dead, kept_refusal, report
 from tests.support.upload_server import new_resender
 
 JOB = "a" * 32
@@ -34,24 +31,6 @@ BEHIND_PROXY = AdminAccess(
     user_header="X-Forwarded-User", user_header_from=read_networks(["127.0.0.0/8"]), operators=("ann",)
 )
 PAGES = ("/", "/builds", "/rejections", "/audit", "/builds?problems=true&branch=main&commit=abc&state=open&route=shop")
-
-
-@pytest.fixture
-def clock():
-    return FakeClock()
-
-
-@pytest.fixture
-def database(tmp_path, clock):
-    database = SqliteDatabase(tmp_path / "ledger.db", clock)
-    migrate(database.writing)
-    with closing(database):
-        yield database
-
-
-@pytest.fixture
-def ledger(database):
-    return Ledger(database)
 
 
 @pytest.fixture
