@@ -114,6 +114,7 @@ def admin_app(  # noqa: PLR0913 -- everything that it shows
     )
     guard = admin_guard(lambda: config().access, host, clock)
     app = web.Application(middlewares=[_error_pages(pages), handle_errors, guard])
+    app.on_response_prepare.append(_protect_answer)
     health = _Health(database, readiness, metrics, tasks, certificate, clock, clock_verdict, own_breakers, rates)
     app.router.add_get("/livez", readiness.livez)
     app.router.add_get("/readyz", health.readyz)
@@ -156,6 +157,12 @@ def admin_guard(access: Callable[[], AdminAccess], host: str, clock: Clock) -> M
             raise NotFound(_nothing_at(request)) from error
 
     return guard
+
+
+async def _protect_answer(_request: web.Request, response: web.StreamResponse) -> None:
+    """Have no browser or cache keep an answer, or take it for another type; static files set their own headers."""
+    response.headers.setdefault("X-Content-Type-Options", "nosniff")
+    response.headers.setdefault("Cache-Control", "no-store")
 
 
 def _is_public(path: str) -> bool:

@@ -148,6 +148,41 @@ async def test_without_a_token_only_a_local_name_opens(serve, host, status):
         assert (await client.get(path, headers={"Host": host})).status == status
 
 
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/api/v1/builds",
+        "/api/v1/builds/1",
+        "/api/v1/builds/99",
+        f"/api/v1/why?job_id={JOB}&build_no=1",
+        "/api/v1/why",
+        "/api/v1/rejections",
+        "/api/v1/rejections/1/file",
+        "/api/v1/reports/1/file",
+        "/api/v1/routes",
+        "/api/v1/audit",
+        "/api/v1/paused",
+        "/api/v1/openapi.json",
+        "/metrics",
+        "/livez",
+        "/readyz",
+        "/nowhere",
+    ],
+)
+async def test_no_answer_is_cached_or_taken_for_another_type(serve, ledger, path):
+    await ledger.accept(report(), rejections=(kept_refusal(),))
+    for tokens in ((), (TOKEN,)):
+        answer = await (await serve(tokens=tokens)).get(path)
+        headers = answer.headers
+        assert (headers["X-Content-Type-Options"], headers["Cache-Control"]) == ("nosniff", "no-store")
+
+
+async def test_events_are_not_cached_or_taken_for_another_type(serve):
+    answer = await (await serve()).get("/api/v1/events")
+    assert (answer.headers["X-Content-Type-Options"], answer.headers["Cache-Control"]) == ("nosniff", "no-store")
+    answer.close()
+
+
 # -- health ------------------------------------------------------------------------------------------------------
 
 
