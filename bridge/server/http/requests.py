@@ -344,7 +344,7 @@ def client_address(peer: str, forwarded_for: Sequence[str], trusted: Sequence[Ne
     address = peer
     hops = [hop for line in forwarded_for for hop in line.split(",")]
     for hop in reversed(hops[-MAX_HOPS:]):
-        if not _is_trusted(address, trusted) or (next_address := _read(hop)) is None:
+        if not is_among(address, trusted) or (next_address := _read(hop)) is None:
             break
         address = str(next_address)
     return address
@@ -358,9 +358,10 @@ def network_of(address: str | None) -> str:
     return address or "" if read is None else str(read)
 
 
-def _is_trusted(address: str, trusted: Sequence[Network]) -> bool:
-    read = _read(address)
-    return read is not None and any(read in network for network in trusted)
+def is_among(address: str | None, networks: Sequence[Network]) -> bool:
+    """Return whether an address is in one of the networks."""
+    read = _read(address or "")
+    return read is not None and any(read in network for network in networks)
 
 
 def _read(text: str) -> Address | None:
