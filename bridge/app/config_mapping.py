@@ -251,7 +251,8 @@ def to_authenticator(
         )
         for key in callers.keys
     ]
-    secrets = (*settings.admin.token, *settings.admin.viewer_token, *settings.webhook.secret)
+    secrets = [*settings.admin.token, *settings.admin.viewer_token, *settings.webhook.secret]
+    secrets += [route.project_token for route in settings.routes]
     return Authenticator(
         credentials if "token" in callers.auth else [],
         now=clock.now,
