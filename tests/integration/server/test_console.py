@@ -11,6 +11,8 @@ from aiohttp import web
 from multidict import CIMultiDict
 from sqlalchemy import select
 
+from bridge.domain import changes
+from bridge.domain.changes import set_build
 from bridge.domain.junit.cases import PART_CASES
 from bridge.domain.routing import Route
 from bridge.server.admin import events
@@ -123,6 +125,34 @@ async def test_a_build_shows_why_its_reports_its_failures_and_its_rejections(ser
     assert status == 200
     for shown in ("TEST-a.xml", "cut.xml", "<svg", "Finalize now"):
         assert shown in text, shown
+
+
+@pytest.mark.parametrize(
+    ("url", "shown", "link"),
+    [
+        ("https://nod.test/runs/1?X-Amz-Signature=canary#canary", "https://nod.test/runs/1", True),
+        ("https://canary:canary@nod.test/runs/1", "https://nod.test/runs/1", True),
+        ("javascript:alert('canary')", "", False),
+        ("//canary.test/1", "", False),
+        ("", "", False),
+    ],
+)
+async def test_a_runs_page_is_a_link_without_query_and_nothing_else_is_a_link(serve, ledger, url, shown, link):
+    """As an earlier version may have written it; what TestNod answers today is in tests/unit/protocols."""
+    await ledger.accept(report("TEST-a.xml", b"a"), build_no=7)
+    leased = await ledger.claimed()
+    run = changes.AddRun("run-7", url, opened_at=1, project_id="", generation=1)
+    await ledger.run_parameters(leased, "shop")
+    await ledger.record(leased.build, run, set_build(stuck_reason="run is pending"))
+    client = await serve()
+    text = (await page(client, f"/builds/{JOB}/7"))[1]
+    (found,) = (await (await client.get("/api/v1/builds")).json())["builds"]
+    why = await (await client.get(f"/api/v1/why?job_id={JOB}&build_no=7")).json()
+    assert found["testnod"]["runs"][0]["test_run_url"] == shown
+    assert "canary" not in text + str(found) + str(why)
+    assert shown in why["status"]
+    assert (f'<a href="{shown}" rel="noreferrer">run-7</a>' in text) is link
+    assert "run-7" in text
 
 
 async def test_a_build_that_never_came_is_explained_as_a_page(serve):
