@@ -37,6 +37,10 @@ DEFAULT_NODE = "default"
 METADATA_NAMES = frozenset({"branch", "commit", "project_id", "job_name", "complete", "detail"})
 """Optional parameters of query or form, beside those that identify the build."""
 
+FILE_FIELD: Final = re.compile(r"files?(\[[0-9]*\])?")
+"""Fields of a form that hold files. The reference names `files`; the others are common mistakes, `files[0]` of
+libraries that number them."""
+
 _BUILD_NAMES = frozenset({"job_id", "build_no", "node_id"})
 
 _NO_METADATA = (UploadMetadata(), False)
