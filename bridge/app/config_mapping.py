@@ -216,6 +216,7 @@ def to_admin_access(settings: Settings) -> AdminAccess:
         user_header=admin.user_header,
         user_header_from=read_networks(admin.user_header_from),
         operators=admin.operators,
+        proxies=read_networks([*settings.server.trusted_proxies, *admin.user_header_from]),
     )
 
 
@@ -250,6 +251,8 @@ def to_authenticator(
         )
         for key in callers.keys
     ]
+    secrets = [*settings.admin.token, *settings.admin.viewer_token, *settings.webhook.secret]
+    secrets += [route.project_token for route in settings.routes]
     return Authenticator(
         credentials if "token" in callers.auth else [],
         now=clock.now,
@@ -258,8 +261,7 @@ def to_authenticator(
         if "aksk" in callers.auth
         else None,
         open_to_all="open" in callers.auth,
-        own=[token.digest for token in callers.tokens]
-        + [hash_token(secret.get_secret_value()) for secret in (*settings.admin.token, *settings.webhook.secret)],
+        own=[token.digest for token in callers.tokens] + [hash_token(secret.get_secret_value()) for secret in secrets],
     )
 
 

@@ -11,11 +11,22 @@ from fnmatch import fnmatchcase
 from aiohttp import AddrInfoType
 from yarl import URL
 
-IPV4_IN_IPV6 = tuple(ipaddress.IPv6Network(net) for net in ("::/96", "64:ff9b::/96"))
-"""IPv4-compatible and NAT64 addresses: the last 32 bits are the IPv4 address."""
+GLOBAL_UNICAST = ipaddress.IPv6Network("2000::/3")
+"""All that is assigned for the internet (RFC 4291, section 2.4). `ipaddress` takes reserved blocks for global, and the
+IPv4-translated addresses of SIIT, `::ffff:0:0:0/96`."""
 
-BLOCKED_NETWORKS = tuple(ipaddress.IPv6Network(net) for net in ("64:ff9b:1::/48", "fec0::/10"))
-"""Local-use NAT64 and site-local, which `ipaddress` takes for global."""
+NAT64 = ipaddress.IPv6Network("64:ff9b::/96")
+"""The last 32 bits are the IPv4 address (RFC 6052)."""
+
+ISATAP = frozenset({0x0000_5EFE, 0x0200_5EFE})
+"""Before the IPv4 address in the last 32 bits of an IPv6 address with any prefix (RFC 5214, section 6.1)."""
+
+BLOCKED_NETWORKS = tuple(
+    ipaddress.ip_network(net)
+    for net in ("168.63.129.16/32", "192.0.0.0/24", "192.88.99.0/24", "2001::/23", "3fff::/20")
+)
+"""Azure's metadata service, addresses for protocols (also Teredo and ORCHID), relays of 6to4, documentation:
+`ipaddress` takes them for global, all or some."""
 
 
 class AddressBlocked(OSError):
@@ -45,12 +56,11 @@ def is_public(address: str) -> bool:
     """Return whether an IP address is public; if it is IPv6 and contains an IPv4 address, whether that is."""
     ip = ipaddress.ip_address(address.partition("%")[0])
     if isinstance(ip, ipaddress.IPv6Address):
-        inner = _inner(ip)
-        if inner is not None:
+        if (inner := _inner(ip)) is not None:
             return is_public(str(inner))
-        if any(ip in network for network in BLOCKED_NETWORKS):
+        if ip not in GLOBAL_UNICAST:
             return False
-    return ip.is_global and not ip.is_multicast
+    return ip.is_global and not ip.is_multicast and not any(ip in network for network in BLOCKED_NETWORKS)
 
 
 def guarded_socket(addr_info: AddrInfoType) -> socket.socket:
@@ -69,6 +79,6 @@ def guarded_socket(addr_info: AddrInfoType) -> socket.socket:
 def _inner(ip: ipaddress.IPv6Address) -> ipaddress.IPv4Address | None:
     if ip.ipv4_mapped or ip.sixtofour:
         return ip.ipv4_mapped or ip.sixtofour
-    if any(ip in network for network in IPV4_IN_IPV6):
+    if ip in NAT64 or (int(ip) >> 32 & 0xFFFF_FFFF) in ISATAP:
         return ipaddress.IPv4Address(int(ip) & 0xFFFF_FFFF)
     return None

@@ -16,6 +16,7 @@ _UNITS = (
     ("second", SECOND),
 )
 _SENTENCE_BREAK = re.compile(r"[.!?]+\s+|[。！？]+\s*")
+_LINK = re.compile(r"(https?://)(?:[^/?#\s]*@)?([!\"$->@-~]+)(?:[?#].*)?", re.IGNORECASE)
 _SENTENCE_END = ".!?。！？;: "
 
 
@@ -41,6 +42,12 @@ def lasting(microseconds: int) -> str:
 def counted(count: int, noun: str) -> str:
     """Return a count with its noun, whose plural takes an s."""
     return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
+
+
+def page_url(text: str) -> str:
+    """Return a URL that people open, without user, query and fragment, which may be secret; empty if it is no link."""
+    found = _LINK.fullmatch(text)
+    return f"{found[1]}{found[2]}" if found else ""
 
 
 def clause(text: str) -> str:

@@ -5,14 +5,17 @@ Source: docs.testnod.com, "Submission API for uploading JUnit XML from CI".
 
 import hashlib
 import re
+from collections.abc import Iterable
 from functools import lru_cache
 from urllib.parse import urlencode
 
 from bridge.domain import outcomes
 from bridge.domain.build import RunParameters
 from bridge.domain.instants import Instant
+from bridge.domain.secret_search import SecretSearch, decode
+from bridge.domain.text_format import page_url
 from bridge.protocols.http_response import HttpResponse, clean, describe_error, read_object, retry_after_seconds, scalar
-from bridge.protocols.s3 import presigned_expiry
+from bridge.protocols.s3 import presigned_expiry, secrets_in_query
 
 REGISTER_PATH = "/integrations/test_runs/upload"
 FINALIZE_PATH = "/integrations/test_runs/finalize"
@@ -126,17 +129,18 @@ def _registered(response: HttpResponse) -> outcomes.Registered | outcomes.Outcom
     fields = read_object(response.body)
     test_run_id = scalar(fields.get("test_run_id"), limit=MAX_ID_CHARACTERS)
     upload_id = scalar(fields.get("upload_id"), limit=MAX_ID_CHARACTERS)
-    if not (test_run_id and upload_id):
+    if not (test_run_id and upload_id) or _holds_secret(f"{test_run_id} {upload_id}", response.secrets):
         return _unrecognized(response, "test_run_id and upload_id")
+    project_id = scalar(fields.get("project_id") or fields.get("project"), limit=MAX_ID_CHARACTERS) or ""
     presigned_url = _url(fields.get("presigned_url")) if response.status == 201 else ""
     expires_at = presigned_expiry(presigned_url, now_us=response.received_at, signed_at=response.dated_at)
     return outcomes.Registered(
         test_run_id=test_run_id,
         upload_id=upload_id,
-        test_run_url=_url(fields.get("test_run_url")),
+        test_run_url=_page(response, fields.get("test_run_url"), presigned_url),
         presigned_url=presigned_url,
         expires_at=None if expires_at is None else Instant(expires_at),
-        project_id=scalar(fields.get("project_id") or fields.get("project"), limit=MAX_ID_CHARACTERS) or "",
+        project_id="" if _holds_secret(project_id, response.secrets) else project_id,
     )
 
 
@@ -185,9 +189,22 @@ def _status(response: HttpResponse, documented: frozenset[str]) -> str | None:
 
 
 def _url(value: object) -> str:
-    # Shown as a link and sent in a request line: only http(s), and only characters that a request line allows.
+    # Only http(s), and only characters that a request line allows.
     usable = isinstance(value, str) and len(value) <= MAX_URL_CHARACTERS and _USABLE_URL.fullmatch(value)
     return str(value) if usable else ""
+
+
+def _page(response: HttpResponse, value: object, presigned_url: str) -> str:
+    """Return the URL of a run's page, which people see; empty if it holds a secret."""
+    url = page_url(_url(value))
+    decoded = decode(url)
+    secrets = (*response.secrets, *secrets_in_query(presigned_url.partition("?")[2]))
+    is_clean = clean(decoded, limit=MAX_URL_CHARACTERS) == decoded and not _holds_secret(url, secrets)
+    return url if is_clean else ""
+
+
+def _holds_secret(text: str, secrets: Iterable[str]) -> bool:
+    return SecretSearch(secrets).redact(text, "…") != text
 
 
 def _octets(text: str) -> bytes:

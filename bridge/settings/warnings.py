@@ -25,6 +25,9 @@ from bridge.settings.rules import CREDENTIALS, S3_SCHEME, credential
 SHORT_SECRET = 16
 """Characters. A shorter token can be guessed, or is a word."""
 
+FEW_CHARACTERS = 6
+"""Different ones. A random token has more, also in hex."""
+
 EXPIRES_SOON = timedelta(days=30)
 ORCHESTRATORS_WAIT = timedelta(seconds=30)
 """Kubernetes and others kill a container that has not ended by then."""
@@ -124,6 +127,7 @@ def _secrets(settings: Settings) -> Iterator[str]:
     callers = settings.callers
     found = [(f"callers.tokens[{index}].token", token.token) for index, token in enumerate(callers.tokens)]
     found += [("admin.token", token) for token in settings.admin.token]
+    found += [("admin.viewer_token", token) for token in settings.admin.viewer_token]
     found += [("webhook.secret", secret) for secret in settings.webhook.secret]
     first: dict[str, str] = {}
     for key, secret in found:
@@ -133,9 +137,12 @@ def _secrets(settings: Settings) -> Iterator[str]:
             yield f"{key}: is the same secret as {other}. Use a separate one, so that each can be replaced alone."
     found += [(f"callers.keys[{index}].secret_key", key.secret_key) for index, key in enumerate(callers.keys)]
     for key, secret in found:
-        if 0 < len(secret.get_secret_value()) < SHORT_SECRET:
-            remedy = "Use a random one, such as the output of: openssl rand -hex 32"
+        text = secret.get_secret_value()
+        remedy = "Use a random one, such as the output of: openssl rand -hex 32"
+        if 0 < len(text) < SHORT_SECRET:
             yield f"{key}: has fewer than {SHORT_SECRET} characters, so it may be guessed. {remedy}"
+        elif text and len(set(text)) < FEW_CHARACTERS:
+            yield f"{key}: has fewer than {FEW_CHARACTERS} different characters, so it may be guessed. {remedy}"
 
 
 def _expiry(callers: CallersSettings, now: datetime) -> Iterator[str]:

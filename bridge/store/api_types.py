@@ -10,7 +10,7 @@ from bridge.domain.circuit_breaker import CircuitBreakers
 from bridge.domain.code_check.models import CodeCheckState
 from bridge.domain.intake import Rejection
 from bridge.domain.result_mismatch import compare
-from bridge.domain.text_format import rfc3339
+from bridge.domain.text_format import page_url, rfc3339
 from bridge.domain.why import blocked_now
 from bridge.store.row_mapping import (
     BuildRow,
@@ -309,7 +309,7 @@ def _run_views(build: BuildRow, rows: BuildRows) -> list[RunView]:
     return [
         {
             "test_run_id": run.test_run_id,
-            "test_run_url": run.test_run_url,
+            "test_run_url": page_url(run.test_run_url),
             "status": run.status,
             "opened_at": rfc3339(run.opened_at),
             "finalized_at": _time(run.finalized_at),

@@ -30,11 +30,12 @@ MAX_ID: Final = 2**53
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Actor:
-    """Who acts, and from where."""
+    """Who acts, from where, and how the name was proven, as a text."""
 
     name: str
     role: str
     address: str
+    proof: str
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -86,6 +87,7 @@ class AuditEntry:
     action: str
     target: str
     detail: str
+    proof: str
 
 
 # -- deliveries and builds ---------------------------------------------------------------------------------------
@@ -192,6 +194,7 @@ def _record(connection: sa.Connection, now: int, actor: Actor, action: str, targ
             action=action,
             target=target,
             detail=detail,
+            proof=actor.proof,
         )
     )
 

@@ -326,6 +326,7 @@ audit = sa.Table(
     sa.Column("action", sa.String(32), nullable=False),
     sa.Column("target", sa.Text, nullable=False),
     sa.Column("detail", sa.Text, nullable=False),
+    sa.Column("proof", sa.Text, nullable=False, server_default=sa.text("''")),  # of the person's name; empty: not noted
 )
 """What operators did. Rows are only ever added; cleanup deletes old ones."""
 
@@ -340,3 +341,21 @@ moves = sa.Table(
     sa.Column("last_report_id", sa.BigInteger, nullable=False),
 )
 """Moves of the whole ledger from or to another database; the last row counts."""
+
+admin_sessions = sa.Table(
+    "admin_sessions",
+    metadata,
+    sa.Column("session_key", sa.LargeBinary(32), primary_key=True),  # SHA-256 of the cookie
+    sa.Column("token_proof", sa.LargeBinary(32), nullable=False),  # of the token it began with, keyed with the cookie
+    sa.Column("role", sa.String(16), nullable=False),
+    sa.Column("name", sa.String(64), nullable=False),
+    sa.Column("expires_at", sa.BigInteger, nullable=False),
+)
+
+admin_secrets = sa.Table(
+    "admin_secrets",
+    metadata,
+    sa.Column("name", sa.String(16), primary_key=True),
+    sa.Column("value", sa.LargeBinary(32), nullable=False),  # random
+)
+"""Random keys that the gateways of a ledger share: what one of them puts into a form, another one verifies."""

@@ -17,6 +17,7 @@ from bridge.domain.lifecycle.replacement import (
     is_unopened,
     lost_registrations,
     must_ask_again,
+    must_finalize_again,
     obstacle_to_replacement,
     replace_run,
     set_status,
@@ -39,6 +40,8 @@ def next_finalize_step(context: PlanContext) -> Step | None:
         return _next_confirm(context)
     if build.state is not BuildState.ENDED or build.unsettled() or rules_for(build, context.route, policy):
         return None
+    if context.sendable and must_finalize_again(build):
+        return _finalize(context)
     if context.sendable and not context.wait_for_finalize_delay():
         return None
     if waits_for_result(context) or not context.wait_for_grace_period():
@@ -48,7 +51,11 @@ def next_finalize_step(context: PlanContext) -> Step | None:
             return None
         no_run = set_build(state=BuildState.NO_RUN, **_finalized_values(build, context.now))
         return Apply("build_without_run", (no_run,))
-    if context.wait_until(build.finalize_due_at) and context.require_testnod():
+    return _finalize(context)
+
+
+def _finalize(context: PlanContext) -> Step | None:
+    if context.wait_until(context.build.finalize_due_at) and context.require_testnod():
         return Execute((Finalize(confirm=False),))
     return None
 

@@ -132,6 +132,21 @@ def must_ask_again(build: Build, now: Instant) -> bool:
     return between(parameters.chosen_at, now) > ASK_AGAIN_AFTER
 
 
+def must_finalize_again(build: Build) -> bool:
+    """Return whether the newest run got a report after it was finalized, because TestNod still had it pending.
+
+    It may leave `pending` at any moment. The next register then opens another run, and no finalize reaches the earlier
+    one any more. So it is finalized again before the next register, unless finalize fails.
+    """
+    if build.state is not BuildState.ENDED or build.finalize_attempts or not build.current_runs:
+        return False
+    newest, since = build.current_runs[-1], build.finalized_at or EPOCH
+    return newest.finalized_at is not None and any(
+        each.test_run_id == newest.test_run_id and each.registered_at is not None and each.registered_at > since
+        for each in build.current_registrations
+    )
+
+
 def still_replaced(build: Build, now: Instant) -> tuple[Change, ...]:
     """Return the changes after an answer that the replaced run is still pending, or gone: the next one is opened."""
     parameters = build.run_parameters

@@ -14,7 +14,7 @@ from bridge.domain.instants import EPOCH, HOUR, MINUTE, Duration, Instant, after
 from bridge.domain.job_order import queue_of
 from bridge.domain.lifecycle.breaker_signals import NO_URL
 from bridge.domain.lifecycle.context import PlanContext
-from bridge.domain.lifecycle.replacement import must_ask_again
+from bridge.domain.lifecycle.replacement import must_ask_again, must_finalize_again
 from bridge.domain.lifecycle.time_transitions import show_failing_call
 from bridge.domain.lifecycle.unreadable_body import retry_unread_put
 from bridge.domain.policy import Policy
@@ -79,7 +79,7 @@ def _is_due(context: PlanContext, registration: Registration, route: str, *, tes
 def _due_registers(context: PlanContext, waiting: list[Delivery], free: int, *, alone: bool) -> Iterator[UpstreamCall]:
     if context.wait_for_finalize_delay() or context.route is None or _wait_in_queue(context):
         return
-    if must_ask_again(context.build, context.now):  # next_finalize_step does
+    if must_ask_again(context.build, context.now) or must_finalize_again(context.build):  # next_finalize_step does
         return
     opens_run = not any(
         registration.registered_at is not None and registration.registered_at >= context.last_finalize_at

@@ -57,6 +57,7 @@ class AuditView(TypedDict):
     at: str
     person: str
     role: str
+    proof: str  # of the name
     address: str
     action: str
     target: str
@@ -211,6 +212,7 @@ def _audit_view(entry: AuditEntry) -> AuditView:
         "at": rfc3339(entry.at),
         "person": entry.person,
         "role": entry.role,
+        "proof": entry.proof,
         "address": entry.address,
         "action": entry.action,
         "target": entry.target,

@@ -12,21 +12,18 @@ from aiohttp import web
 from aiohttp.typedefs import Handler, Middleware
 
 from bridge.clock import Clock
-from bridge.domain.callers import AuthScheme, Caller, Credential, hash_token
 from bridge.domain.circuit_breaker import OPENS_AFTER, CircuitBreaker, CircuitBreakers, is_pause
 from bridge.domain.clock_trust import Verdict, trusting
 from bridge.domain.instants import DAY, SECOND
 from bridge.domain.request_rate import Api, RequestRate, describe_rate
 from bridge.domain.text_format import rfc3339
-from bridge.errors import Forbidden, NotFound, Unauthenticated, Unavailable
+from bridge.errors import Forbidden, NotFound, Unavailable
 from bridge.server.admin.access import (
-    COOKIE,
     CSRF_HEADER,
     PERSON,
     SAFE_METHODS,
     AdminAccess,
     Person,
-    Role,
     require_csrf,
     require_operator,
     require_own_page,
@@ -36,11 +33,11 @@ from bridge.server.admin.actions import ActionsApi, OperatorActions
 from bridge.server.admin.builds import BuildsApi
 from bridge.server.admin.console.pages import ConsolePages
 from bridge.server.admin.events import EventsApi
+from bridge.server.admin.identification import Identification
 from bridge.server.admin.openapi import OPENAPI_PATH, openapi
 from bridge.server.admin.rejections import RejectionsApi
 from bridge.server.admin.reports import ReportsApi
 from bridge.server.admin.restore import RestoreApi
-from bridge.server.auth.authenticator import Authenticator
 from bridge.server.config import ServerConfig
 from bridge.server.health import Readiness
 from bridge.server.http.protocol import mark_verified
@@ -57,18 +54,16 @@ from bridge.telemetry.metrics import CONTENT_TYPE, Metrics
 OPEN_PATHS = frozenset({"/livez", "/readyz"})
 """Health checks come from anywhere, under any host name, and carry no token."""
 
-FORM_PATHS = frozenset({"/act", "/sign-out"})
-"""Forms of the console: /act verifies its CSRF token itself, and to end a session needs none."""
+FORM_PATH = "/act"
+"""Forms of the console are sent there; its handler verifies their CSRF token."""
 
-PUBLIC_PATHS = frozenset({"/sign-in"})
-"""Who signs in is not identified yet."""
+PUBLIC_PATHS = frozenset({"/sign-in", "/sign-out"})
+"""A person that signs in is not identified yet, and everyone may end a session."""
 
 MISMATCHES_FOR = DAY
 """How long after its end a build counts in the metric of mismatches, so that an alert resolves without an action."""
 
 CLOCK_EFFECT = "Until the clock is trusted, nothing is given up or deleted because of its age."
-
-_OPERATOR = Caller(scheme=AuthScheme.TOKEN, name="operator", routes=None, scopes=frozenset({"status"}))
 
 
 def admin_app(  # noqa: PLR0913 -- everything that it shows
@@ -99,8 +94,10 @@ def admin_app(  # noqa: PLR0913 -- everything that it shows
         wake=wake,
         max_finalize_delay_us=lambda: config().max_finalize_delay_us,
     )
+    identification = Identification(database=database, access=lambda: config().access, clock=clock)
     pages = ConsolePages(
         actions=actions,
+        identification=identification,
         resender=lambda: config().resender,
         database=database,
         spool=spool,
@@ -109,11 +106,11 @@ def admin_app(  # noqa: PLR0913 -- everything that it shows
         routes=lambda: config().routes,
         reasons=readiness.reasons,
         free_bytes=readiness.spool_free_bytes,
-        clock=clock,
         clock_verdict=clock_verdict,
     )
-    guard = admin_guard(lambda: config().access, host, clock)
+    guard = admin_guard(lambda: config().access, host, identification)
     app = web.Application(middlewares=[_error_pages(pages), handle_errors, guard])
+    app.on_response_prepare.append(_protect_answer)
     health = _Health(database, readiness, metrics, tasks, certificate, clock, clock_verdict, own_breakers, rates)
     app.router.add_get("/livez", readiness.livez)
     app.router.add_get("/readyz", health.readyz)
@@ -123,7 +120,7 @@ def admin_app(  # noqa: PLR0913 -- everything that it shows
     app.router.add_get(OPENAPI_PATH, openapi)
     RejectionsApi(database=database, resender=lambda: config().resender).add_routes(app)
     ReportsApi(database=database, archive=archive).add_routes(app)
-    EventsApi(database=database, stopping=lambda: readiness.draining).add_routes(app)
+    EventsApi(database=database, identification=identification, stopping=lambda: readiness.draining).add_routes(app)
     pages.add_routes(app)
     RestoreApi(database=database, max_finalize_delay_us=lambda: config().max_finalize_delay_us).add_routes(app)
     return app
@@ -132,7 +129,7 @@ def admin_app(  # noqa: PLR0913 -- everything that it shows
 # -- authorization -----------------------------------------------------------------------------------------------
 
 
-def admin_guard(access: Callable[[], AdminAccess], host: str, clock: Clock) -> Middleware:
+def admin_guard(access: Callable[[], AdminAccess], host: str, identification: Identification) -> Middleware:
     """Return the middleware that identifies the person behind each request; `host` is `admin.host`.
 
     It raises Unauthenticated if the request has no current token and no session. If neither tokens nor a proxy's header
@@ -148,7 +145,7 @@ def admin_guard(access: Callable[[], AdminAccess], host: str, clock: Clock) -> M
             if rules.is_open:
                 _require_local_name(request.host, host)
             if not _is_public(request.path) or rules.is_open:
-                request[PERSON] = await _identify(request, rules, clock)
+                request[PERSON] = await _authorize(request, rules, identification)
             mark_verified(request, network_of(request.remote))
         try:
             return await handler(request)
@@ -158,44 +155,24 @@ def admin_guard(access: Callable[[], AdminAccess], host: str, clock: Clock) -> M
     return guard
 
 
+async def _protect_answer(_request: web.Request, response: web.StreamResponse) -> None:
+    """Have no browser or cache keep an answer, or take it for another type; static files set their own headers."""
+    response.headers.setdefault("X-Content-Type-Options", "nosniff")
+    response.headers.setdefault("Cache-Control", "no-store")
+
+
 def _is_public(path: str) -> bool:
     return path in PUBLIC_PATHS or path.startswith("/static/")
 
 
-async def _identify(request: web.Request, rules: AdminAccess, clock: Clock) -> Person:
+async def _authorize(request: web.Request, rules: AdminAccess, identification: Identification) -> Person:
     """Return the person; raise Unauthenticated, or Forbidden if the person may not do this."""
-    person = rules.person_of_proxy(request)
-    if person is None and rules.has_tokens and (cookie := request.cookies.get(COOKIE)) is not None:
-        person = rules.person_of_session(cookie, clock.now())
-    if person is None and rules.is_open:
-        person = rules.local_person()
-    elif person is None:
-        return await _person_of_token(request, rules, clock)
+    person = await identification.identify(request)
     if request.method not in SAFE_METHODS:
-        require_same_site(request)
-        if not rules.is_open and request.path not in FORM_PATHS:
-            require_csrf(person, request.headers.get(CSRF_HEADER))
-        require_operator(person)
-    return person
-
-
-async def _person_of_token(request: web.Request, rules: AdminAccess, clock: Clock) -> Person:
-    credentials = [
-        Credential(hash=hash_token(token), caller=replace(_OPERATOR, name=role))
-        for role, tokens in ((Role.OPERATOR, rules.operator_tokens), (Role.VIEWER, rules.viewer_tokens))
-        for token in tokens
-    ]
-    try:
-        found = await Authenticator(credentials, now=clock.now).identify_caller(request)
-    except Unauthenticated as error:
-        fault = "has no token" if error.reason == "no_token" else "has another token than admin.token"
-        raise Unauthenticated(
-            f"This is the admin listener of the bridge, and the request {fault}. "
-            "Send admin.token in the header X-Auth-Token or Authorization.",
-            reason=error.reason,
-        ) from error
-    person = Person(name=found.name, role=Role(found.name))
-    if request.method not in SAFE_METHODS:
+        if person.csrf:
+            require_same_site(request)
+            if not rules.is_open and request.path != FORM_PATH:
+                require_csrf(person, request.headers.get(CSRF_HEADER))
         require_operator(person)
     return person
 

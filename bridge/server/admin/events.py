@@ -8,7 +8,8 @@ from typing import Final
 
 from aiohttp import web
 
-from bridge.errors import Unavailable
+from bridge.errors import Unauthenticated, Unavailable
+from bridge.server.admin.identification import Identification
 from bridge.store.console import PageFigures, page_figures
 from bridge.store.engine.base import Database
 
@@ -24,8 +25,9 @@ HEADERS: Final = {"Content-Type": "text/event-stream", "Cache-Control": "no-stor
 class EventsApi:
     """The handler of /api/v1/events. The ledger is read once a second for all streams, and only while there are any."""
 
-    def __init__(self, *, database: Database, stopping: Callable[[], bool]) -> None:
+    def __init__(self, *, database: Database, identification: Identification, stopping: Callable[[], bool]) -> None:
         self._database = database
+        self._identification = identification
         self._stopping = stopping
         self._streams = 0
         self._watcher: asyncio.Task[None] | None = None
@@ -39,7 +41,10 @@ class EventsApi:
         app.on_shutdown.append(self._stop)
 
     async def events(self, request: web.Request) -> web.StreamResponse:
-        """Send `change` events until the client leaves; the data has the figures after the change."""
+        """Send `change` events until the client leaves or may not see them any more.
+
+        The data has the figures after the change.
+        """
         if self._streams >= MAX_STREAMS:
             raise Unavailable(f"{MAX_STREAMS} clients follow the events already. Poll instead, or try again later.")
         response = web.StreamResponse(headers=HEADERS)
@@ -49,8 +54,13 @@ class EventsApi:
             self._watcher = asyncio.create_task(self._watch(), name="console events")
         try:
             await response.write(b"retry: 3000\n\n")
-            seen = self._count
+            seen, loop = self._count, asyncio.get_running_loop()
+            identified_at = loop.time()
             while not self._stopping():
+                if loop.time() - identified_at >= KEEP_ALIVE_SECONDS:
+                    if not await self._may_follow(request):
+                        break
+                    identified_at = loop.time()
                 if await self._wait_for_change(seen):
                     seen = self._count
                     await response.write(self._event())
@@ -61,6 +71,16 @@ class EventsApi:
         finally:
             self._streams -= 1
         return response
+
+    async def _may_follow(self, request: web.Request) -> bool:
+        """Return whether the person behind a stream is still known: the session may have ended, or the settings."""
+        try:
+            await self._identification.identify(request)
+        except Unauthenticated:
+            return False
+        except Unavailable:  # the ledger shows it later
+            pass
+        return True
 
     async def _wait_for_change(self, seen: int) -> bool:
         try:

@@ -37,6 +37,10 @@ DEFAULT_NODE = "default"
 METADATA_NAMES = frozenset({"branch", "commit", "project_id", "job_name", "complete", "detail"})
 """Optional parameters of query or form, beside those that identify the build."""
 
+FILE_FIELD: Final = re.compile(r"files?(\[[0-9]*\])?")
+"""Fields of a form that hold files. The reference names `files`; the others are common mistakes, `files[0]` of
+libraries that number them."""
+
 _BUILD_NAMES = frozenset({"job_id", "build_no", "node_id"})
 
 _NO_METADATA = (UploadMetadata(), False)
@@ -344,7 +348,7 @@ def client_address(peer: str, forwarded_for: Sequence[str], trusted: Sequence[Ne
     address = peer
     hops = [hop for line in forwarded_for for hop in line.split(",")]
     for hop in reversed(hops[-MAX_HOPS:]):
-        if not _is_trusted(address, trusted) or (next_address := _read(hop)) is None:
+        if not is_among(address, trusted) or (next_address := _read(hop)) is None:
             break
         address = str(next_address)
     return address
@@ -358,9 +362,10 @@ def network_of(address: str | None) -> str:
     return address or "" if read is None else str(read)
 
 
-def _is_trusted(address: str, trusted: Sequence[Network]) -> bool:
-    read = _read(address)
-    return read is not None and any(read in network for network in trusted)
+def is_among(address: str | None, networks: Sequence[Network]) -> bool:
+    """Return whether an address is in one of the networks."""
+    read = _read(address or "")
+    return read is not None and any(read in network for network in networks)
 
 
 def _read(text: str) -> Address | None:

@@ -70,6 +70,11 @@ def is_coverage_upload(method: str, target: RequestTarget) -> bool:
     return method == "POST" and target.path in (COVERAGE_PATH, f"{COVERAGE_PATH}/")
 
 
+def is_bound(caller: Caller, mode: AuthorizationMode) -> bool:
+    """Return whether a coverage upload may be for jobs of the caller's routes only, also with a token of its own."""
+    return mode is AuthorizationMode.BRIDGE or (mode is AuthorizationMode.CALLER_TOKEN and "proxy" not in caller.scopes)
+
+
 def authorization_mode(
     caller: Caller,
     method: str,

@@ -23,9 +23,11 @@ from bridge.server.proxy.authorization import (
     AuthorizationMode,
     ProxyPolicy,
     authorization_mode,
+    is_bound,
     is_coverage_upload,
     is_login,
 )
+from bridge.server.proxy.coverage_form import CoverageForm, checked, coverage_form
 from bridge.server.proxy.forwarder import Forwarder
 from bridge.server.proxy.headers import require_forwardable
 from bridge.server.proxy.places import CallPlaces, Place
@@ -68,6 +70,7 @@ class ProxyCallLog:
     identity: AuthResult | None = None
     signed_body: bytes | None = None  # read completely to verify its signature
     max_body_bytes: int | None = None  # None: any size
+    form: CoverageForm | None = None  # of a coverage upload that may be for jobs of the caller only
     status: int | None = None  # None: the caller left first
     code: str = ""  # of the bridge's own error
     response_bytes: int = 0
@@ -174,8 +177,13 @@ class ProxyHandler:
                 call.signed_body = await self._verified_body(request, identity)
             call.caller = identity.caller
         mode = call.mode = self._authorization_mode(call, target)
-        if mode is AuthorizationMode.BRIDGE and call.is_coverage_upload:
-            call.max_body_bytes = self._max_coverage_bytes(request)
+        if call.is_coverage_upload and call.caller is not None and is_bound(call.caller, mode):
+            if mode is AuthorizationMode.BRIDGE:
+                call.max_body_bytes = self._max_coverage_bytes(request)
+            call.form = coverage_form(request, target) if request.body_exists else None
+            if call.form is not None and call.signed_body is not None:
+                call.form.feed(call.signed_body)
+                call.form.finish()
         async with self._place(call, target) as place:
             summary = await self._summaries.find(call.caller, request.method, target)
             if summary is not None:
@@ -281,8 +289,8 @@ async def _stream(call: ProxyCallLog, idle_timeout: IdleTimeout, place: Place | 
     """Yield the body of a call; the caller keeps its place once all of it has arrived."""
     max_seconds = LOGIN_SECONDS if call.caller is None else MAX_BODY_SECONDS
     pieces = request_body(call.request, idle_timeout, max_seconds=max_seconds, max_bytes=call.max_body_bytes)
-    if call.identity is not None and call.streams_signed_body:
-        pieces = _verified(pieces, call.identity)
+    if call.form is not None:
+        pieces = checked(pieces, call.form, call.identity if call.streams_signed_body else None)
     try:
         async for piece in pieces:
             yield piece
@@ -290,18 +298,6 @@ async def _stream(call: ProxyCallLog, idle_timeout: IdleTimeout, place: Place | 
         raise _coverage_too_large(call.max_body_bytes or 0) from error
     if place is not None:
         place.keep()
-
-
-async def _verified(pieces: AsyncIterator[bytes], identity: AuthResult) -> AsyncIterator[bytes]:
-    """Yield a signed body; the last piece only if the signature is that of this body, and no other was sent with it."""
-    held = b""
-    async for piece in identity.feed_body(pieces):
-        if held:
-            yield held
-        held = piece
-    await identity.body.finish()
-    if held:
-        yield held
 
 
 def _coverage_too_large(limit: int) -> TooLarge:

@@ -1,6 +1,5 @@
 """Parse the multipart form of an upload as it arrives, with a limit for every part."""
 
-import re
 from collections.abc import Iterator
 from typing import Any, Final, NamedTuple
 
@@ -9,11 +8,8 @@ from multipart import MultipartError, ParserLimitReached, PushMultipartParser, p
 from bridge.errors import BadParameter, BadReport, BridgeError, TooLarge, UnknownEncoding
 from bridge.server.compression.transfer_encoding import transfer_decoder
 from bridge.server.http.file_names import decode_in_charset, decode_text, file_name
-from bridge.server.http.requests import METADATA_NAMES, add_parameter
+from bridge.server.http.requests import FILE_FIELD, METADATA_NAMES, add_parameter
 from bridge.server.http.responses import quote_for_display
-
-FILE_FIELD: Final = re.compile(r"files?(\[[0-9]*\])?")
-"""The reference names `files`; the others are common mistakes, `files[0]` of libraries that number them."""
 
 CHARSET_FIELD: Final = "_charset_"
 """The charset of the text fields of a form (RFC 7578, section 4.6)."""

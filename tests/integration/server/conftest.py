@@ -1,4 +1,4 @@
-"""A server with nothing but the upload handler, and a client that uploads."""
+"""A ledger in SQLite, a server with nothing but the upload handler, and a client that uploads."""
 
 import io
 
@@ -24,6 +24,13 @@ from tests.support.upload_server import (
     ROUTES,
     UploadServer,
 )
+
+
+@pytest.fixture
+async def database(sqlite, clock):
+    """An empty ledger, open for one test; which backend it has makes no difference to handlers."""
+    async with sqlite.fresh(clock) as database:
+        yield database
 
 
 @pytest.fixture

@@ -16,11 +16,8 @@ from bridge.server.health import Readiness
 from bridge.server.validation.pool import ValidationPool
 from bridge.store.blobs.disk import DiskSpool
 from bridge.store.circuit_breakers import BreakerSignal, apply_breaker_signals
-from bridge.store.engine.sqlite import SqliteDatabase, closing
-from bridge.store.ledger import migrate
 from bridge.telemetry.metrics import Metrics
-from tests.support.fake_clock import FakeClock
-from tests.support.ledger import Ledger, asked, dead, kept_refusal, refusal, report
+from tests.support.ledger import asked, dead, kept_refusal, refusal, report
 from tests.support.upload_server import new_resender
 
 JOB = "a" * 32
@@ -48,24 +45,6 @@ class CodeArts:
         if self._silent:
             await asyncio.Event().wait()
         return BuildInfo(building=True, result=None, region=None)
-
-
-@pytest.fixture
-def clock():
-    return FakeClock()
-
-
-@pytest.fixture
-def database(tmp_path, clock):
-    database = SqliteDatabase(tmp_path / "ledger.db", clock)
-    migrate(database.writing)
-    with closing(database):
-        yield database
-
-
-@pytest.fixture
-def ledger(database):
-    return Ledger(database)
 
 
 @pytest.fixture
@@ -167,6 +146,41 @@ async def test_without_a_token_only_a_local_name_opens(serve, host, status):
     client = await serve(host="bridge.internal")
     for path in ("/api/v1/builds", "/metrics"):
         assert (await client.get(path, headers={"Host": host})).status == status
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/api/v1/builds",
+        "/api/v1/builds/1",
+        "/api/v1/builds/99",
+        f"/api/v1/why?job_id={JOB}&build_no=1",
+        "/api/v1/why",
+        "/api/v1/rejections",
+        "/api/v1/rejections/1/file",
+        "/api/v1/reports/1/file",
+        "/api/v1/routes",
+        "/api/v1/audit",
+        "/api/v1/paused",
+        "/api/v1/openapi.json",
+        "/metrics",
+        "/livez",
+        "/readyz",
+        "/nowhere",
+    ],
+)
+async def test_no_answer_is_cached_or_taken_for_another_type(serve, ledger, path):
+    await ledger.accept(report(), rejections=(kept_refusal(),))
+    for tokens in ((), (TOKEN,)):
+        answer = await (await serve(tokens=tokens)).get(path)
+        headers = answer.headers
+        assert (headers["X-Content-Type-Options"], headers["Cache-Control"]) == ("nosniff", "no-store")
+
+
+async def test_events_are_not_cached_or_taken_for_another_type(serve):
+    answer = await (await serve()).get("/api/v1/events")
+    assert (answer.headers["X-Content-Type-Options"], answer.headers["Cache-Control"]) == ("nosniff", "no-store")
+    answer.close()
 
 
 # -- health ------------------------------------------------------------------------------------------------------

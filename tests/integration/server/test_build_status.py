@@ -7,8 +7,6 @@ from bridge.domain.callers import SCOPES, AuthScheme, Caller, Credential, hash_t
 from bridge.server.auth.authenticator import Authenticator
 from bridge.server.build_status import STATUS_PATH, BuildStatusHandler
 from bridge.server.http.responses import handle_errors
-from bridge.store.engine.sqlite import SqliteDatabase, closing
-from bridge.store.ledger import migrate
 from bridge.store.queries import find_build, one_build
 from tests.support.fake_clock import FakeClock
 from tests.support.ledger import Ledger, refusal, report
@@ -34,21 +32,12 @@ CALLERS = Authenticator(
 
 
 @pytest.fixture
-def database(tmp_path):
-    database = SqliteDatabase(tmp_path / "ledger.db", FakeClock())
-    migrate(database.writing)
-    with closing(database):
-        yield database
-
-
-@pytest.fixture
-async def ask(aiohttp_client, database):
+async def ask(aiohttp_client, database, ledger):
     """Ask for builds of the job.
 
     1 is pinned to the route shop, 2 is not pinned yet, 4 is neither and was uploaded to by shop among others, and of 5
     every upload was refused.
     """
-    ledger = Ledger(database)
     await ledger.accept(report())
     await ledger.run_parameters(await ledger.claimed(), "shop")
     await ledger.accept(report(), build_no=2, rejections=(refusal(),))

@@ -11,26 +11,11 @@ from bridge.errors import Unavailable
 from bridge.server import health as module
 from bridge.server.health import RETRY_SECONDS, Readiness
 from bridge.store.blobs.disk import DiskSpool
-from bridge.store.engine.sqlite import SqliteDatabase, closing
-from bridge.store.ledger import check_writable, migrate
+from bridge.store.ledger import check_writable
 from bridge.store.schema import builds, deliveries, rejections, reports
-from tests.support.fake_clock import FakeClock
 
 SECOND = 1_000_000
 NO_DISK = 1 << 62  # more than any has
-
-
-@pytest.fixture
-def clock():
-    return FakeClock()
-
-
-@pytest.fixture
-def database(tmp_path, clock):
-    database = SqliteDatabase(tmp_path / "ledger.db", clock)
-    migrate(database.writing)
-    with closing(database):
-        yield database
 
 
 @pytest.fixture

@@ -12,12 +12,9 @@ from bridge.errors import Unavailable
 from bridge.server.admin.rejections import RejectionsApi
 from bridge.server.http.responses import handle_errors
 from bridge.store.blobs.disk import DiskSpool
-from bridge.store.engine.sqlite import SqliteDatabase, closing
-from bridge.store.ledger import migrate
 from bridge.store.schema import rejections, reports
-from tests.support.fake_clock import FakeClock
 from tests.support.labels import label
-from tests.support.ledger import Ledger, kept_refusal, refusal, report
+from tests.support.ledger import kept_refusal, refusal, report
 from tests.support.upload_server import (
     GOOD,
     JOB,
@@ -34,24 +31,6 @@ from tests.unit.server.compression.test_archives import zip_of
 CUT = b"<testsuite><testcase name='a'/><testcase name='b"
 LARGE = b"<testsuite><testcase name='a'/>" + b"<!-- -->" * 30_000 + b"<testcase"
 COUNTED = "1 report, 2 tests, 1 failed"
-
-
-@pytest.fixture
-def clock():
-    return FakeClock()
-
-
-@pytest.fixture
-def database(tmp_path, clock):
-    database = SqliteDatabase(tmp_path / "ledger.db", clock)
-    migrate(database.writing)
-    with closing(database):
-        yield database
-
-
-@pytest.fixture
-def ledger(database):
-    return Ledger(database)
 
 
 @pytest.fixture

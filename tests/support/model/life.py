@@ -45,7 +45,7 @@ from bridge.domain.lifecycle import build_end, build_record, finalize, upload
 from bridge.domain.lifecycle.breaker_signals import Signals, of_codearts, of_register, of_storage, of_testnod
 from bridge.domain.lifecycle.build_record import RecordQuestion
 from bridge.domain.lifecycle.context import UPLOADS_AHEAD
-from bridge.domain.lifecycle.replacement import must_ask_again, reports_to_send_again
+from bridge.domain.lifecycle.replacement import must_ask_again, must_finalize_again, reports_to_send_again
 from bridge.domain.lifecycle.unreadable_body import clear_unread
 from bridge.domain.outcomes import (
     BuildInfo,
@@ -393,7 +393,9 @@ class Visit:
             assert len(calls) == 1
             assert not build.unsettled()
             assert build.state in (BuildState.ENDED, BuildState.FINALIZED)
-            if build.pending(DeliveryTarget.TESTNOD) and not must_ask_again(build, self.now):
+            if build.pending(DeliveryTarget.TESTNOD) and not (
+                must_ask_again(build, self.now) or must_finalize_again(build)
+            ):
                 assert build.state is BuildState.ENDED
                 began = build.finalized_at or 0
                 assert any((registration.stored_at or 0) >= began for registration in build.current_registrations)

@@ -9,7 +9,7 @@ from typing import Any
 from bridge.domain.build import UNSETTLED, BuildState, DeliveryState, DeliveryTarget
 from bridge.domain.circuit_breaker import CircuitBreakers
 from bridge.domain.intake import ReportReceipt
-from bridge.domain.lifecycle.replacement import is_unopened
+from bridge.domain.lifecycle.replacement import is_unopened, must_finalize_again
 from bridge.store.circuit_breakers import all_breakers
 from bridge.store.duplicates import build_key, dedupe_key
 from bridge.store.engine.base import Database
@@ -165,7 +165,7 @@ class Story:
                 "finalized before the last PUT"
             )
             assert not build.unsettled()
-            if build.pending(DeliveryTarget.TESTNOD) and not is_unopened(build):
+            if build.pending(DeliveryTarget.TESTNOD) and not (is_unopened(build) or must_finalize_again(build)):
                 assert build.state == "ended", "confirmed while a report is pending"
                 assert build.finalize_hold_since is not None
                 assert now >= build.finalize_hold_since + self._policy.max_finalize_delay, (

@@ -7,12 +7,15 @@ from tests.support.fake_clock import FakeClock
 
 SETTINGS = {
     "callers": {"auth": ["open"], "tokens": [{"name": "ci", "token": "canary-ci"}]},
-    "admin": {"token": "canary-admin"},
+    "admin": {"token": "canary-admin", "viewer_token": ["canary-viewer"]},
+    "routes": [{"name": "shop", "project_token": "canary-project"}],
     "webhook": {"secret": ["canary-hook", "canary-newer"]},
 }
 
 
-@pytest.mark.parametrize("secret", ["canary-ci", "canary-admin", "canary-hook", "canary-newer"])
+@pytest.mark.parametrize(
+    "secret", ["canary-ci", "canary-admin", "canary-viewer", "canary-hook", "canary-newer", "canary-project"]
+)
 def test_no_secret_of_the_settings_is_taken_for_somebody_elses(secret):
     clock = FakeClock()
     callers = to_authenticator(

@@ -14,7 +14,9 @@ from bridge.domain.circuit_breaker import (
 )
 from bridge.domain.instants import SECOND
 from bridge.domain.lifecycle import context as lifecycle_context
+from bridge.domain.lifecycle.finalize import after_finalize
 from bridge.domain.lifecycle.time_transitions import PUT_MARGIN
+from bridge.domain.outcomes import RunStatus
 from bridge.domain.plan import plan
 from bridge.domain.routing import Route
 from bridge.domain.steps import (
@@ -38,6 +40,7 @@ from tests.support.builders import (
     POLICY,
     ROUTE,
     RULES,
+    RUN,
     TOKEN,
     a_build,
     breakers,
@@ -753,6 +756,45 @@ def test_an_open_build_has_no_stragglers():
     build = a_build(delivered(), stored(), pending(2), **OVER)
 
     assert calls(build) == (Register(2),)
+
+
+# -- stragglers that join the finalized run ------------------------------------------------------------------------
+
+
+def joined(*things, run=None, **values):
+    """Return a build whose second report joined its run after that was finalized; a third one is due."""
+    late = stored(2, 2, registered_at=NOW - SECOND, stored_at=NOW - SECOND)
+    run = run or replace(RUN, status="pending", finalized_at=NOW - 2 * SECOND)
+    given = {"finalized_at": NOW - 2 * SECOND, "finalized_seq": 1, "report_seq": 2, "finalize_hold_since": NOW - SECOND}
+    shown = things or (delivered(2), late)
+    return ended(delivered(), stored(), *shown, pending(3), runs=(run,), **given | values)
+
+
+def test_a_run_that_a_straggler_joined_is_finalized_again_before_another_run_can_be_opened():
+    build = joined()
+    assert calls(build) == (Finalize(confirm=False),)
+    after = apply(build, after_finalize(build, RunStatus(status="processing"), NOW, POLICY, 0))
+    _, reopened = written(after)
+    assert calls(reopened) == (Register(3),)
+
+
+def test_it_is_finalized_again_once_the_straggler_is_there():
+    late = registered(2, 2, registered_at=NOW - SECOND)
+    assert calls(joined(pending(2), late)) == (Put(2),)
+
+
+@pytest.mark.parametrize(
+    ("changes", "run"),
+    [
+        ({}, replace(RUN, test_run_id="run-2")),  # the straggler is in the run before
+        ({}, RUN),  # it is in a run that was never finalized
+        ({"finalized_at": NOW}, None),  # it was finalized since
+        ({"finalize_attempts": 1, "finalize_due_at": NOW + 9}, None),  # and TestNod failed to
+        ({"state": BuildState.OPEN}, None),
+    ],
+)
+def test_nothing_keeps_the_other_stragglers_longer(changes, run):
+    assert calls(joined(run=run, **changes)) == (Register(3),)
 
 
 # -- confirm -----------------------------------------------------------------------------------------------------

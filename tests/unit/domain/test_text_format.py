@@ -9,6 +9,7 @@ from bridge.domain.text_format import (
     clause_or_unknown,
     counted,
     lasting,
+    page_url,
     rfc3339,
     span,
 )
@@ -98,3 +99,25 @@ def test_a_clause_never_ends_a_sentence(text):
 )
 def test_a_message_of_two_sentences_is_cause_and_action(text, parts):
     assert cause_and_action(text, "correct this") == parts
+
+
+@pytest.mark.parametrize(
+    ("url", "shown"),
+    [
+        ("https://nod.test/runs/1", "https://nod.test/runs/1"),
+        ("HTTP://nod.test", "HTTP://nod.test"),
+        ("https://nod.test/a@b", "https://nod.test/a@b"),
+        ("https://u:p@v@nod.test/a@b?q#f", "https://nod.test/a@b"),
+        ("https://nod.test?q", "https://nod.test"),
+        ("https://nod.test#f?q\n", ""),
+        ("https://?q", ""),
+        ("https://", ""),
+        ("https://a b", ""),
+        ("javascript:alert(1)//https://nod.test", ""),
+        ("data:text/html,x", ""),
+        ("nod.test/runs/1", ""),
+        ("", ""),
+    ],
+)
+def test_a_page_is_shown_without_what_may_be_secret_in_its_url(url, shown):
+    assert page_url(url) == shown

@@ -1,7 +1,9 @@
 import json
+from base64 import b64encode
+from dataclasses import replace
 from email.parser import BytesParser
 from email.policy import HTTP
-from urllib.parse import parse_qsl
+from urllib.parse import parse_qsl, quote
 
 import pytest
 from hypothesis import given
@@ -34,7 +36,9 @@ from bridge.protocols.testnod import (
 
 SECOND = 1_000_000
 NOON = 1_700_000_000 * SECOND
-URL = "https://bucket.s3.amazonaws.com/key?X-Amz-Date=20200101T000000Z&X-Amz-Expires=300&X-Amz-Signature=ab"
+URL = (
+    "https://bucket.s3.amazonaws.com/key?X-Amz-Date=20200101T000000Z&X-Amz-Expires=300&X-Amz-Signature=abcdef0123456789"
+)
 REGISTERED = {
     "id": 12345,
     "project_id": "b7e2c1a0",
@@ -133,6 +137,42 @@ def test_ids_may_be_strings_and_the_project_field_does_not_matter():
 @pytest.mark.parametrize("url", [None, 7, "javascript:alert(1)", "https://a b", "x" * 9000])
 def test_a_run_url_that_is_no_link_is_left_out(url):
     assert read_register(answer(201, {**REGISTERED, "test_run_url": url})).test_run_url == ""
+
+
+RUN_URL, TOKEN = REGISTERED["test_run_url"], "canary-token/of+shop"
+
+
+@pytest.mark.parametrize(
+    ("url", "shown"),
+    [
+        (RUN_URL, RUN_URL),
+        ("https://app.testnod.com/%E6%B5%8B/42", "https://app.testnod.com/%E6%B5%8B/42"),
+        (f"{RUN_URL}?X-Amz-Signature=feed", RUN_URL),
+        (f"{RUN_URL}?tab=failed#canary", RUN_URL),
+        (f"{RUN_URL}#access_token=canary", RUN_URL),
+        (URL, URL.partition("?")[0]),
+        ("https://user:pass@app.testnod.com/r/42", "https://app.testnod.com/r/42"),
+        (f"{RUN_URL}%3FX-Amz-Signature=feed", ""),
+        ("https://app.testnod.com/to/https%3A%2F%2Fs3.example%2Fk%253FX-Amz-Signature%253Dfeed", ""),
+        ("https://app.testnod.com/X-Amz-Signature=feed/42", ""),
+        (f"https://app.testnod.com/{TOKEN}/42", ""),
+        (f"https://app.testnod.com/{quote(TOKEN, safe='')}/42", ""),
+        (f"https://app.testnod.com/{b64encode(TOKEN.encode()).decode()}/42", ""),
+        ("https://app.testnod.com/abcdef0123456789/42", ""),
+    ],
+)
+def test_a_run_url_shows_neither_queries_nor_secrets(url, shown):
+    response = replace(answer(201, {**REGISTERED, "test_run_url": url}), secrets=(TOKEN,))
+    outcome = read_register(response)
+    assert (outcome.test_run_url, outcome.presigned_url) == (shown, URL)
+
+
+@pytest.mark.parametrize("name", ["test_run_id", "upload_id", "project_id"])
+def test_an_id_that_is_the_project_token_is_none(name):
+    response = replace(answer(201, {**REGISTERED, name: f"x{TOKEN}"}), secrets=(TOKEN,))
+    outcome = read_register(response)
+    assert TOKEN not in str(outcome)
+    assert isinstance(outcome, Registered) is (name == "project_id")
 
 
 @pytest.mark.parametrize(

@@ -159,6 +159,21 @@ def test_one_secret_for_two_purposes_gives_a_warning(loads):
     ]
 
 
+@pytest.mark.parametrize(
+    ("token", "fault"),
+    [
+        ("0123456789abcde", "fewer than 16 characters"),
+        ("aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa", "fewer than 6 different characters"),
+        ("12312312312312312312", "fewer than 6 different characters"),
+        ("5f0a64e3b4c2d1907f8e6a5b3c2d1e0f", None),
+    ],
+)
+@pytest.mark.parametrize("key", ["token", "viewer_token"])
+def test_a_token_that_may_be_guessed_gives_a_warning(loads, key, token, fault):
+    found = warnings(loads(BASE + f'[admin]\n{key} = "{token}"\n' + CODEARTS + route("a")))
+    assert [line.split(",")[0] for line in found] == ([f"admin.{key}: has {fault}"] if fault else [])
+
+
 NOW = datetime(2030, 6, 1, tzinfo=UTC)
 
 

@@ -15,7 +15,6 @@ from aiohttp import web
 from lxml import etree
 from multidict import MultiDict
 
-from bridge.clock import Clock
 from bridge.domain.build import BuildState
 from bridge.domain.circuit_breaker import is_pause
 from bridge.domain.clock_trust import Verdict
@@ -25,7 +24,7 @@ from bridge.domain.routing import Route
 from bridge.domain.text_format import span
 from bridge.domain.why import why
 from bridge.errors import BadParameter, BridgeError, NotFound, Unavailable
-from bridge.server.admin.access import COOKIE, CSRF_FIELD, PERSON, AdminAccess, require_csrf, require_same_site
+from bridge.server.admin.access import CSRF_FIELD, PERSON, AdminAccess, require_csrf, require_same_site
 from bridge.server.admin.actions import OperatorActions
 from bridge.server.admin.console.build_page import events_of, hidden_spans, spans_of
 from bridge.server.admin.console.charts import bars, timeline
@@ -38,6 +37,7 @@ from bridge.server.admin.console.templates import (
     reports_as_file,
     static_file,
 )
+from bridge.server.admin.identification import COOKIE, Identification
 from bridge.server.admin.params import read_builds_query, read_id, read_page, read_rejections_query, require_id
 from bridge.server.http.requests import read_small_body
 from bridge.server.http.responses import disposition, file_name
@@ -108,6 +108,7 @@ class ConsolePages:
         *,
         database: Database,
         actions: OperatorActions,
+        identification: Identification,
         resender: Callable[[], QuarantineResender],
         spool: Spool,
         archive: Archive | None,
@@ -115,11 +116,11 @@ class ConsolePages:
         routes: Callable[[], Sequence[Route]],
         reasons: Callable[[], Any],
         free_bytes: Callable[[], int | None],
-        clock: Clock,
         clock_verdict: Callable[[], Verdict],
     ) -> None:
         self._database = database
         self._actions = actions
+        self._identification = identification
         self._resender = resender
         self._spool = spool
         self._archive = archive
@@ -127,7 +128,6 @@ class ConsolePages:
         self._routes = routes
         self._reasons = reasons
         self._free_bytes = free_bytes
-        self._clock = clock
         self._clock_verdict = clock_verdict
         self._thread = ThreadPoolExecutor(1, "console")
         self._costly_pages = 0
@@ -390,23 +390,24 @@ class ConsolePages:
         """Begin a session with a token of the admin listener."""
         require_same_site(request)
         form = await _read_form(request)
-        access, going_to = self._access(), _local_path(form.get("next", "/"))
-        role = access.role_of_token(form.get("token", ""))
-        if role is None:
+        going_to = _local_path(form.get("next", "/"))
+        cookie = await self._identification.begin_session(form.get("name", "").strip(), form.get("token", ""))
+        if cookie is None:
             log_refusal(_log.warning, "sign_in_refused", address=request.remote)
             fault = (
                 "This is not a token of the admin listener. It is admin.token, or admin.viewer_token, of the settings."
             )
             return self._page(request, "sign_in.html", status=403, next=going_to, fault=fault)
-        name = form.get("name", "").strip()
+        await self._identification.end_session(request)  # the one that the cookie replaces
         response = web.Response(status=303, headers={"Location": going_to, **PAGE_HEADERS})
-        cookie = access.new_session(name if name.isprintable() else "", role, self._clock.now())
-        response.set_cookie(COOKIE, cookie, httponly=True, samesite="Strict", secure=request.secure, path="/")
+        is_encrypted = self._access().is_encrypted(request)
+        response.set_cookie(COOKIE, cookie, httponly=True, samesite="Strict", secure=is_encrypted, path="/")
         return response
 
     async def sign_out(self, request: web.Request) -> web.StreamResponse:
-        """End the session of this browser."""
+        """End the session of this browser, at every replica."""
         require_same_site(request)
+        await self._identification.end_session(request)
         response = web.Response(status=303, headers={"Location": "/sign-in", **PAGE_HEADERS})
         response.del_cookie(COOKIE, path="/")
         return response

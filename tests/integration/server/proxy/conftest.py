@@ -78,12 +78,6 @@ class Proxied:
         return await ask(self.url, request)
 
 
-@pytest.fixture(scope="session")
-def backend(sqlite):
-    """One ledger will do here: what is written into it is tested over each in store/test_hints.py."""
-    return sqlite
-
-
 @pytest.fixture
 async def start(database):
     """Return what starts a proxy; keywords change how."""
