@@ -16,6 +16,7 @@ from bridge.domain.intake import Rejection, explaining
 from bridge.domain.lifecycle.mirror import TestTotals
 from bridge.store import row_mapping
 from bridge.store.api_types import BuildRows, BuildView, build_view, may_go_to, rejected_upload_view
+from bridge.store.attempts import attempts_of
 from bridge.store.circuit_breakers import all_breakers
 from bridge.store.duplicates import SOURCE, build_key
 from bridge.store.mirror import TOTALS, to_totals
@@ -259,6 +260,7 @@ def build_rows_of(connection: Connection, found: Sequence[row_mapping.BuildRow])
     registration_rows = by_build(REGISTRATION_COLUMNS, registrations, row_mapping.RegistrationRow._make)
     run_rows = by_build(row_mapping.RUN_COLUMNS, runs, row_mapping.RunRow._make)
     rejections = rejections_by_key(connection, {build.key: build.route for build in found})
+    attempts = attempts_of(connection, ids)
     return [
         BuildRows(
             reports=report_rows[build.id],
@@ -266,6 +268,7 @@ def build_rows_of(connection: Connection, found: Sequence[row_mapping.BuildRow])
             registrations=registration_rows[build.id],
             runs=run_rows[build.id],
             rejections=explaining(rejections.get(build.key, []), accepted=bool(report_rows[build.id])),
+            attempts=attempts[build.id],
         )
         for build in found
     ]
