@@ -3,20 +3,21 @@
 No query writes, and each is bounded: what a page shows costs the same with a thousand builds and with a million.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
 from sqlalchemy import ColumnElement, Connection, Table, case, func, select
 
+from bridge.domain.attempts import Attempt
 from bridge.domain.build import BuildState, DeliveryState, DeliveryTarget
 from bridge.domain.instants import DAY, HOUR, MINUTE
 from bridge.domain.intake import Rejection
 from bridge.store import row_mapping
-from bridge.store.api_types import BuildView, build_view
+from bridge.store.api_types import BuildView, build_view, recent_attempts
 from bridge.store.circuit_breakers import all_breakers
 from bridge.store.queries import BacklogCounts, BuildsQuery, build_rows_of, builds_page, counts
-from bridge.store.row_mapping import BuildRow, DeliveryRow, RegistrationRow, ReportRow, RunRow
+from bridge.store.row_mapping import BuildRow, DeliveryRow, ReportRow, RunRow
 from bridge.store.schema import UNFINISHED_BUILD, builds, deliveries, rejections, reports, runs
 
 MAX_COUNTED: Final = 20_000
@@ -91,9 +92,9 @@ class BuildDetails:
     view: BuildView
     reports: Sequence[ReportRow]
     deliveries: Sequence[DeliveryRow]
-    registrations: Sequence[RegistrationRow]
     runs: Sequence[RunRow]
     rejections: Sequence[Rejection]
+    attempts: Mapping[int, Sequence[Attempt]]  # by delivery, OF_BUILD for finalizes; oldest first
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -222,9 +223,9 @@ def build_details(connection: Connection, job_id: str, build_no: int) -> BuildDe
         view=build_view(found[0], rows, all_breakers(connection)),
         reports=rows.reports,
         deliveries=rows.deliveries,
-        registrations=rows.registrations,
         runs=rows.runs,
         rejections=rows.rejections,
+        attempts=recent_attempts(rows.attempts, rows.registrations),
     )
 
 

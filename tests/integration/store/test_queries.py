@@ -123,6 +123,7 @@ async def test_a_build_is_told_in_the_contracts_words(database):
                     "counts": True,
                 }
             ],
+            "recent_finalizes": [],
         },
         "reports": [
             {
@@ -154,6 +155,16 @@ async def test_a_build_is_told_in_the_contracts_words(database):
                         "attempts": 0,
                         "last_error": None,
                         "next_attempt_at": "1970-01-01T00:00:00.000000Z",
+                        "recent_attempts": [
+                            {
+                                "call": "register",
+                                "at": "1970-01-01T00:00:00.000001Z",
+                                "duration_seconds": 0.000001,
+                                "outcome": "succeeded",
+                                "status": 201,
+                                "reason": None,
+                            }
+                        ],
                     }
                 ],
             }
@@ -169,7 +180,7 @@ async def test_before_the_pin_a_build_shows_what_is_known_of_it_so_far(ledger, d
     await ledger.record(visit.build, set_build(record=BuildRecord(branch="release")))
     build = await database.read(one_build, 1)
     assert (build["branch"], build["commit"], build["route"]) == ("release", "c0ffee", None)
-    assert build["testnod"] == {"build_id": None, "runs": []}
+    assert build["testnod"] == {"build_id": None, "runs": [], "recent_finalizes": []}
 
 
 async def test_without_a_record_a_build_shows_what_uploads_said(ledger, database):

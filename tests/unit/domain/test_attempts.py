@@ -10,7 +10,11 @@ from bridge.domain.build import Registration, RegistrationState
 from bridge.domain.instants import SECOND, Duration, Instant
 
 REGISTERED = outcomes.Registered(
-    test_run_id="r", upload_id="u", test_run_url="https://nod.test/r", presigned_url="https://s3.test/u", expires_at=None
+    test_run_id="r",
+    upload_id="u",
+    test_run_url="https://nod.test/r",
+    presigned_url="https://s3.test/u",
+    expires_at=None,
 )
 REGISTRATION = Registration(
     id=1, delivery_id=7, state=RegistrationState.REQUESTED, requested_at=Instant(1 * SECOND), fencing_token=1
