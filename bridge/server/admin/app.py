@@ -96,6 +96,8 @@ def admin_app(  # noqa: PLR0913 -- everything that it shows
     actions = OperatorActions(
         database=database,
         routes=lambda: config().routes,
+        spool=spool,
+        archive=archive,
         wake=wake,
         max_finalize_delay_us=lambda: config().max_finalize_delay_us,
     )

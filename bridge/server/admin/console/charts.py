@@ -95,7 +95,9 @@ def _mark(mark: Mark, place: tuple[float, float], top: int) -> str:
 
 
 def duration(microseconds: int) -> str:
-    """Return a duration as a chart shows it: `0.84 s`, `12.3 s`, `5 min`, `3.2 h`."""
+    """Return a duration as a chart shows it: `4 ms`, `0.84 s`, `12.3 s`, `5 min`, `3.2 h`."""
+    if microseconds < SECOND // 10:
+        return f"{microseconds / 1000:.0f} ms"
     if microseconds < MINUTE:
         return f"{microseconds / SECOND:.2f} s" if microseconds < 10 * SECOND else f"{microseconds / SECOND:.1f} s"
     return f"{microseconds / MINUTE:.0f} min" if microseconds < 2 * HOUR else f"{microseconds / HOUR:.1f} h"
