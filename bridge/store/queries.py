@@ -27,6 +27,10 @@ MAX_PAGE_REPORTS: Final = 1_000
 """Reports of all builds of one page: half a megabyte of JSON, which takes 25 ms of the event loop. A page ends earlier
 if it would have more; a single build is always shown whole."""
 
+WALKED_BUILDS: Final = 500
+MAX_WALKS: Final = 20
+"""A page of a caller's builds looks at ten thousand of them at most, so that each page is fast."""
+
 REGISTRATION_COLUMNS = row_mapping.columns_for(
     registrations, row_mapping.RegistrationRow, presigned_url=null().label("presigned_url")
 )
@@ -42,6 +46,7 @@ class BuildsQuery:
     route: str | None = None
     branch: str | None = None
     commit: str | None = None
+    caller: str | None = None  # of one of its reports
     problems: bool = False  # only builds that an operator should look at
     limit: int = 100
     before_id: int = MAX_ID  # `next_before_id` of the page before
@@ -79,19 +84,50 @@ class BacklogCounts:
 
 
 def builds_page(connection: Connection, query: BuildsQuery) -> tuple[list[row_mapping.BuildRow], int | None]:
-    """Return the rows of one page of builds, and the id below which the next page starts; None if there is none."""
+    """Return the rows of one page of builds, and the id below which the next page starts; None if there is none.
+
+    If few builds of a caller match, a page may have fewer rows than there are, or none, and a next page.
+    """
+    if query.caller is not None and not _is_narrow(query):
+        return _page_of_caller(connection, query, query.caller)
     found = _builds(connection, _page(query))
     page = found[: query.limit]
     return page, page[-1].id if len(page) < len(found) else None
 
 
+def _is_narrow(query: BuildsQuery) -> bool:
+    """Return whether the filters beside the caller find few builds."""
+    named = (query.job_id, query.branch, query.commit)
+    unfinished = query.state not in (None, BuildState.FINALIZED)
+    return query.problems or unfinished or any(value is not None for value in named)
+
+
+def _page_of_caller(
+    connection: Connection, query: BuildsQuery, caller: str
+) -> tuple[list[row_mapping.BuildRow], int | None]:
+    """Walk through the builds of a caller, newest first; the other filters may match most of them, or none."""
+    rest, before_id, found = replace(query, caller=None), query.before_id, list[row_mapping.BuildRow]()
+    for _ in range(MAX_WALKS):
+        of_caller = (reports.c.caller == caller, reports.c.build_id < before_id)
+        walk = select(reports.c.build_id).distinct().where(*of_caller).order_by(reports.c.build_id.desc())
+        ids = connection.execute(walk.limit(WALKED_BUILDS)).scalars().all()
+        wanted = _page(replace(rest, limit=query.limit - len(found))).where(builds.c.id.in_(ids))
+        found += _builds(connection, wanted) if ids else []
+        if len(found) > query.limit:
+            return found[: query.limit], found[query.limit - 1].id
+        if len(ids) < WALKED_BUILDS:
+            return found, None
+        before_id = ids[-1]
+    return found, before_id
+
+
 def list_builds(connection: Connection, query: BuildsQuery) -> BuildPage:
     """Return one page of builds: at least one if there is any, at most `limit`."""
-    found = _builds(connection, _page(query))
-    page = found[: _fitting(connection, found[: query.limit])]
+    found, following = builds_page(connection, query)
+    page = found[: _fitting(connection, found)]
     return BuildPage(
         builds=_views(connection, page),
-        next_before_id=page[-1].id if len(page) < len(found) else None,
+        next_before_id=page[-1].id if len(page) < len(found) else following,
     )
 
 
@@ -174,6 +210,9 @@ def _page(query: BuildsQuery) -> Select[Any]:
         wanted.append(_has_value("branch", query.branch))
     if query.commit is not None:
         wanted.append(_has_value("commit", query.commit))
+    if query.caller is not None:
+        own = (reports.c.build_id == builds.c.id, reports.c.caller == query.caller)
+        wanted.append(select(reports.c.id).where(*own).exists())
     if query.problems:
         wanted.append(HAS_PROBLEM)
     return select(*row_mapping.BUILD_COLUMNS).where(*wanted).order_by(builds.c.id.desc()).limit(query.limit + 1)

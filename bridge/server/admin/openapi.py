@@ -83,6 +83,7 @@ def _paths() -> dict[str, Any]:
         "route": _TEXT,
         "branch": _TEXT,
         "commit": _TEXT,
+        "caller": {**_TEXT, "description": "of one of its reports; a page may have no build and a next page"},
         "problems": _FLAG,
         **_PAGE,
     }

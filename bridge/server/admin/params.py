@@ -18,7 +18,7 @@ DEFAULT_LIMIT = 100
 MAX_LIMIT = 1000
 MAX_TEXT_CHARACTERS = 128  # of a job or route; the ledger has no longer ones
 
-BUILDS_NAMES = ("job_id", "build_no", "state", "route", "branch", "commit", "problems", "limit", "after")
+BUILDS_NAMES = ("job_id", "build_no", "state", "route", "branch", "commit", "caller", "problems", "limit", "after")
 REJECTIONS_NAMES = ("job_id", "build_no", "route", "limit", "after")
 PAGE_NAMES = ("limit", "after")
 WHY_NAMES = ("job_id", "build_no")
@@ -37,6 +37,7 @@ def read_builds_query(query: MultiMapping[str]) -> BuildsQuery:
         route=_text(query, "route"),
         branch=_text(query, "branch"),
         commit=_text(query, "commit"),
+        caller=_text(query, "caller"),
         problems=_flag(query, "problems"),
         limit=_limit(query),
         before_id=_before_id(query),

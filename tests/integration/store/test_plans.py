@@ -37,6 +37,7 @@ def connection(tmp_path):
     [
         (lambda c: list_builds(c, BuildsQuery(state=BuildState.NO_RUN, route="shop")), "ix_builds_unfinished_route"),
         (lambda c: list_builds(c, BuildsQuery(state=BuildState.OPEN, job_id=JOB)), "ix_builds_unfinished_job"),
+        (lambda c: list_builds(c, BuildsQuery(caller="ci")), "ix_reports_caller"),
         (lambda c: request_poll(c, 1, [PollRequest(job_id=JOB)]), "ix_builds_unfinished_job"),
         (lambda c: unlink_dead(c, 1, [1]), "ix_deliveries_unfinished"),
         (lambda c: list_rejections(c, RejectionsQuery(route="shop")), "ix_rejections_route"),
@@ -53,6 +54,7 @@ def connection(tmp_path):
     ids=[
         "closed of a route",
         "open of a job",
+        "of a caller",
         "hook",
         "dead",
         "rejections of a route",
