@@ -9,7 +9,7 @@ WORKERS ?= 6
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: screenshots help demo fast one test check lint types format docs verdicts fuzz bench bench-deliver bench-hook bench-hostile bench-polling bench-proxy bench-scale bench-slow bench-validation chaos language upload-path lock clean
+.PHONY: screenshots help demo fast one test check lint types format docs verdicts fuzz bench bench-console bench-deliver bench-hook bench-hostile bench-polling bench-proxy bench-scale bench-slow bench-validation chaos language upload-path lock clean
 
 help: ## list these targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sort | sed 's/:.*## /\t/' | expand -t 18
@@ -86,6 +86,9 @@ bench-validation: $(VENV)/.dev ## validation beside plain lxml, its memory, and 
 
 bench: $(VENV)/.dev ## accepted reports per second, beside other servers: OPTIONS="--against COMMIT" or --quick
 	$(RUN) bench/intake.py $(OPTIONS)
+
+bench-console: $(VENV)/.dev ## pages of the console with a million builds, and the page of a report of 20 MB
+	PYTHONPATH=. $(RUN) bench/console.py $(OPTIONS)
 
 bench-deliver: $(VENV)/.dev ## delivery end to end, beside a naive bridge: OPTIONS="--against COMMIT --shapes 5" or --postgres
 	$(RUN) bench/deliver.py $(OPTIONS)

@@ -21,7 +21,7 @@ from bridge.store.duplicates import SOURCE, requeued
 from bridge.store.job_order import wake_first_waiting
 from bridge.store.row_mapping import to_breaker
 from bridge.store.schema import audit, builds, circuit_breakers, deliveries, metadata, rejections, reports
-from bridge.store.sql_helpers import earlier
+from bridge.store.sql_helpers import earlier, first_id_since
 from bridge.store.uploads import WAKE_BUILDS
 
 MAX_RETRIES: Final = 1_000
@@ -115,6 +115,15 @@ class AuditEntry:
     action: str
     target: str
     detail: str
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class AuditQuery:
+    """A page of the audit log: entries with an id below `before_id` and from before `until` (microseconds UTC)."""
+
+    before_id: int = MAX_ID
+    until: int | None = None
+    limit: int = 100
 
 
 # -- deliveries and builds ---------------------------------------------------------------------------------------
@@ -271,10 +280,13 @@ def record_action(connection: sa.Connection, now: int, items: Sequence[tuple[Act
     return [None] * len(items)
 
 
-def list_audit(connection: sa.Connection, before_id: int, limit: int) -> list[AuditEntry]:
-    """Return the newest entries with an id below `before_id`."""
-    query = sa.select(audit).where(audit.c.id < before_id).order_by(audit.c.id.desc()).limit(limit)
-    return [AuditEntry(**row) for row in connection.execute(query).mappings()]
+def list_audit(connection: sa.Connection, query: AuditQuery) -> list[AuditEntry]:
+    """Return the newest entries of a page."""
+    before_id = query.before_id
+    if query.until is not None:
+        before_id = min(before_id, first_id_since(connection, audit.c.id, audit.c.at, query.until))
+    newest = sa.select(audit).where(audit.c.id < before_id).order_by(audit.c.id.desc()).limit(query.limit)
+    return [AuditEntry(**row) for row in connection.execute(newest).mappings()]
 
 
 def _record(connection: sa.Connection, now: int, actor: Actor, action: str, target: str, detail: str) -> None:

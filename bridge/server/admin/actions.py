@@ -1,6 +1,7 @@
 """The admin API's actions: retry, finalize, forget, pause, resume; the routes with their state, and the audit log."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any, Final, TypedDict
 
 import structlog
@@ -19,6 +20,7 @@ from bridge.store.circuit_breakers import all_breakers
 from bridge.store.engine.base import Database
 from bridge.store.operator_actions import (
     AuditEntry,
+    AuditQuery,
     BuildContents,
     Complete,
     Forget,
@@ -159,9 +161,9 @@ class OperatorActions:
         breakers = await self._database.read(all_breakers)
         return [_route_view(route, breakers) for route in self._routes()]
 
-    async def audit(self, before_id: int, limit: int) -> list[AuditEntry]:
-        """Return the newest actions."""
-        return await self._database.read(list_audit, before_id, limit)
+    async def audit(self, query: AuditQuery) -> list[AuditEntry]:
+        """Return a page of actions, newest first."""
+        return await self._database.read(list_audit, query)
 
     def _require_route(self, name: str) -> None:
         if name not in {route.name for route in self._routes()}:
@@ -221,10 +223,10 @@ class ActionsApi:
 
     async def audit(self, request: web.Request) -> web.Response:
         """Return a page of what operators did, newest first."""
-        before_id, limit = read_page(request.query)
-        found = await self._actions.audit(before_id, limit + 1)
-        page = found[:limit]
-        following = str(page[-1].id) if len(found) > limit else None
+        query = read_page(request.query)
+        found = await self._actions.audit(replace(query, limit=query.limit + 1))
+        page = found[: query.limit]
+        following = str(page[-1].id) if len(found) > query.limit else None
         return json_response({"audit": [_audit_view(entry) for entry in page], "next": following})
 
 

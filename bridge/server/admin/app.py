@@ -104,6 +104,7 @@ def admin_app(  # noqa: PLR0913 -- everything that it shows
     pages = ConsolePages(
         actions=actions,
         resender=lambda: config().resender,
+        codearts=lambda: config().codearts,
         database=database,
         spool=spool,
         archive=archive,

@@ -36,6 +36,11 @@ _JOB_ID: Final[dict[str, Any]] = {"type": "string", "pattern": "^([0-9A-Za-z]{32
 _NUMBER: Final[dict[str, Any]] = {"type": "integer", "minimum": 1, "maximum": 2**31 - 1}
 _FLAG: Final[dict[str, Any]] = {"type": "string", "enum": ["true", "false", ""]}
 _PAGE: Final[Parameters] = {
+    "until": {
+        "type": "string",
+        "pattern": "^([0-9]{4}-(0[1-9]|1[0-2])-(0[1-9]|1[0-9]|2[0-8]))?$",
+        "description": "a day (UTC), which is the newest shown",
+    },
     "limit": {"type": "integer", "minimum": 1, "maximum": MAX_LIMIT, "default": DEFAULT_LIMIT},
     "after": {"type": "string", "pattern": "^[0-9]{0,16}$", "description": "`next` of the page before"},
 }

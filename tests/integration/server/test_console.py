@@ -7,11 +7,13 @@ from dataclasses import replace
 
 import pytest
 
-from bridge.domain.build import DeliveryState, DeliveryTarget
+from bridge.domain.build import DeliveryState, DeliveryTarget, UploadMetadata
 from bridge.domain.changes import set_delivery
+from bridge.domain.instants import DAY
 from bridge.domain.junit.cases import PART_CASES
-from bridge.domain.outcomes import Stored
+from bridge.domain.outcomes import BuildInfo, Stored
 from bridge.domain.routing import Route
+from bridge.domain.text_format import rfc3339
 from bridge.errors import Unavailable
 from bridge.server.admin.access import COOKIE, AdminAccess
 from bridge.server.admin.app import admin_app
@@ -70,7 +72,7 @@ def serve(aiohttp_client, database, clock, tmp_path):
     spool = DiskSpool(tmp_path / "spool")
     readiness = Readiness(database=database, spool=spool, min_free=1, clock=clock)
 
-    async def start(access=OPEN, archive=None):
+    async def start(access=OPEN, archive=None, codearts=None):
         app = admin_app(
             database=database,
             readiness=readiness,
@@ -86,7 +88,7 @@ def serve(aiohttp_client, database, clock, tmp_path):
                 access=access,
                 routes=(Route(name="shop"), Route(name="bank", paused=True)),
                 resender=new_resender(database, spool, ValidationPool(workers=0)),
-                codearts=None,
+                codearts=codearts,
                 max_finalize_delay_us=0,
             ),
             archive=archive,
@@ -536,3 +538,57 @@ async def test_bytes_that_cannot_be_deleted_now_are_named(serve, ledger, archive
     answer = await (await serve(archive=DeadArchive())).post("/api/v1/builds/1/forget")
     assert "could not be deleted now" in (await answer.json())["result"]
     assert (await (await serve()).get("/api/v1/builds/1")).status == 404
+
+
+# -- as somebody who meets the console for the first time -------------------------------------------------------------
+
+
+class CodeArtsThatAnswers:
+    """Says that every build has ended."""
+
+    async def build_info(self, _job_id, _build_no):
+        return BuildInfo(building=False, result="SUCCESS", region=None)
+
+
+async def test_a_search_for_a_build_that_never_came_leads_to_the_reason(serve):
+    client = await serve(codearts=CodeArtsThatAnswers())
+    _, text, _ = await page(client, f"/builds?job_id={JOB}&build_no=99")
+    assert f'<a href="/builds/{JOB}/99">Why is it not here?</a>' in text
+    _, text, _ = await page(client, f"/builds/{JOB}/99")
+    assert "CodeArts was not asked" in text
+    assert f'href="/builds/{JOB}/99?codearts=true"' in text
+    _, text, _ = await page(client, f"/builds/{JOB}/99?codearts=true")
+    assert "CodeArts was not asked" not in text
+    assert "data-live" not in text  # else the answer would be replaced
+
+
+async def test_the_page_of_a_build_leads_to_its_rejected_file(serve, ledger):
+    await ledger.accept(rejections=(kept_refusal("cut.xml", b"<a"),), build_no=7)
+    _, text, _ = await page(await serve(), f"/builds/{JOB}/7")
+    assert 'href="/rejections/1">Look at it, or send it after all</a>' in text
+
+
+async def test_a_job_has_its_name_where_it_is_known(serve, ledger):
+    await ledger.accept(report("a.xml"), build_no=7, upload_metadata=UploadMetadata(job_name="shop nightly"))
+    client = await serve()
+    for path in ("/builds", f"/builds/{JOB}/7"):
+        assert "shop nightly" in (await page(client, path))[1]
+
+
+async def test_lists_begin_with_a_day(serve, ledger, clock):
+    client = await serve()
+    for number in (1, 2):
+        await ledger.accept(report("a.xml"), rejections=(kept_refusal(f"{number}.xml", b"<a"),), build_no=number)
+        await client.post(f"/api/v1/builds/{number}/finalize")
+        clock.advance(DAY)
+    first, second = (rfc3339(clock.now() - days * DAY)[:10] for days in (2, 1))
+    _, text, _ = await page(client, "/audit")
+    assert f'scope="rowgroup">{second}</th>' in text
+    assert f'scope="rowgroup">{first}</th>' in text
+    for path, name in (("audit", "target"), ("builds", "build_no"), ("rejections", "name")):
+        both = (await (await client.get(f"/api/v1/{path}?until={second}")).json())[path]
+        (one,) = (await (await client.get(f"/api/v1/{path}?until={first}")).json())[path]
+        assert [entry[name] for entry in both][1] == one[name]
+        assert (await client.get(f"/api/v1/{path}?until=yesterday")).status == 400
+        status, text, _ = await page(client, f"/{path}?until={first}")
+        assert (status, f'value="{first}"' in text) == (200, True)

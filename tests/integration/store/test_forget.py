@@ -11,7 +11,7 @@ from bridge.domain.lifecycle.mirror import MirrorUploaded, after_upload
 from bridge.domain.outcomes import NotSent
 from bridge.errors import NotFound, Unavailable
 from bridge.store.mirror import MirrorChanges, record_mirrored
-from bridge.store.operator_actions import Actor, Forget, build_contents, forget, list_audit
+from bridge.store.operator_actions import Actor, AuditQuery, Forget, build_contents, forget, list_audit
 from bridge.store.schema import metadata
 from tests.support.builders import POLICY
 from tests.support.fake_clock import START
@@ -69,7 +69,7 @@ async def test_every_row_of_a_build_goes_and_those_of_others_stay(ledger, databa
     assert sorted(done.blobs) == [f"2026010100/{2:032x}", f"2026010101/{2:032x}"]
     (copy,) = done.copies
     assert copy.startswith(f"2023/11/14/{'a' * 32}/2/")
-    (entry,) = await database.read(list_audit, 2**53, 10)
+    (entry,) = await database.read(list_audit, AuditQuery())
     assert (entry.action, entry.target, entry.detail) == ("forget", f"build {'a' * 32}/2", "2 reports, 1 not delivered")
 
 

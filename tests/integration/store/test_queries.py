@@ -497,3 +497,18 @@ async def test_a_page_of_a_caller_ends_after_a_bounded_walk_and_the_next_one_goe
     await database.transact(lambda connection, _now: connection.exec_driver_sql(done))
     assert await of_caller(database, caller="ci", state=BuildState.FINALIZED) == [[], [2, 1]]
     assert await of_caller(database, caller="ci", route="shop", limit=1) == [[], [2], [1]]
+
+
+# -- until a day ---------------------------------------------------------------------------------------------------
+
+
+async def test_a_page_begins_with_the_newest_build_before_a_time(ledger, database, clock):
+    for number in range(1, 6):
+        await ledger.accept(report(), build_no=number)
+        clock.advance(SECOND)
+    for count in range(7):
+        until = START + count * SECOND
+        page = await list_all(database, until=until)
+        assert [build["build_no"] for build in page.builds] == list(range(min(count, 5), 0, -1)), count
+    assert (await list_all(database, until=START + 9 * SECOND, before_id=3)).builds[0]["build_no"] == 2
+    assert (await list_all(database, until=START + 4 * SECOND, limit=1)).next_before_id == 4

@@ -14,6 +14,7 @@ from aiohttp import web
 from lxml import etree
 from multidict import MultiDict
 
+from bridge.client.codearts import CodeArts
 from bridge.clock import Clock
 from bridge.domain.build import BuildState, DeliveryState
 from bridge.domain.circuit_breaker import is_pause
@@ -26,6 +27,7 @@ from bridge.domain.why import why
 from bridge.errors import BadParameter, BridgeError, NotFound, Unavailable
 from bridge.server.admin.access import COOKIE, CSRF_FIELD, PERSON, AdminAccess, require_csrf, require_same_site
 from bridge.server.admin.actions import OperatorActions
+from bridge.server.admin.builds import poll_codearts
 from bridge.server.admin.console.build_page import events_of, hidden_spans, spans_of
 from bridge.server.admin.console.charts import bars, timeline
 from bridge.server.admin.console.rejected_file import MAX_SHOWN_BYTES, excerpt, preview_repair
@@ -110,6 +112,7 @@ class ConsolePages:
         database: Database,
         actions: OperatorActions,
         resender: Callable[[], QuarantineResender],
+        codearts: Callable[[], CodeArts | None],
         spool: Spool,
         archive: Archive | None,
         access: Callable[[], AdminAccess],
@@ -122,6 +125,7 @@ class ConsolePages:
         self._database = database
         self._actions = actions
         self._resender = resender
+        self._codearts = codearts
         self._spool = spool
         self._archive = archive
         self._access = access
@@ -195,7 +199,9 @@ class ConsolePages:
         job_id, build_no = query.job_id or "", query.build_no or 0
         details = await self._database.read(build_details, job_id, build_no)
         found = await self._database.read(find_why, job_id, build_no)
-        now = self._database.now()
+        now, codearts = self._database.now(), self._codearts()
+        asks = request.query.get("codearts") == "true"
+        polled = await poll_codearts(codearts, job_id, build_no, found) if asks else None
         answer = why(
             job_id=job_id,
             build_no=build_no,
@@ -203,7 +209,7 @@ class ConsolePages:
             rejections=found.rejections,
             breakers=replace(found.breakers, clock=self._clock_verdict()),
             now=now,
-            polled=None,
+            polled=polled,
             leased=found.lease_until > now,
         )
         before, after = await self._database.read(neighbors, job_id, build_no)
@@ -218,6 +224,8 @@ class ConsolePages:
             answer=answer,
             details=details,
             rejections=found.rejections,
+            asked=asks,
+            may_ask=codearts is not None and details is None and polled is None,
             reports=order[:REPORTS_SHOWN],
             hidden_reports=max(0, len(order) - REPORTS_SHOWN),
             events=events_of(details) if details else [],
@@ -331,11 +339,12 @@ class ConsolePages:
 
     async def audit(self, request: web.Request) -> web.StreamResponse:
         """Show what operators did, newest first."""
-        before_id, _ = read_page(_multi({name: value for name, value in request.query.items() if value}))
-        found = await self._actions.audit(before_id, PAGE_BUILDS + 1)
+        given = {name: value for name, value in request.query.items() if value}
+        query = replace(read_page(_multi(given)), limit=PAGE_BUILDS + 1)
+        found = await self._actions.audit(query)
         page = found[:PAGE_BUILDS]
-        following = {"after": str(page[-1].id)} if len(found) > PAGE_BUILDS else None
-        return self._page(request, "audit.html", entries=page, following=following)
+        following = {**given, "after": str(page[-1].id)} if len(found) > PAGE_BUILDS else None
+        return self._page(request, "audit.html", entries=page, given=given, following=following)
 
     # -- actions -------------------------------------------------------------------------------------------------
 
