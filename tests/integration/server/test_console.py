@@ -582,9 +582,6 @@ async def test_lists_begin_with_a_day(serve, ledger, clock):
         await client.post(f"/api/v1/builds/{number}/finalize")
         clock.advance(DAY)
     first, second = (rfc3339(clock.now() - days * DAY)[:10] for days in (2, 1))
-    _, text, _ = await page(client, "/audit")
-    assert f'scope="rowgroup">{second}</th>' in text
-    assert f'scope="rowgroup">{first}</th>' in text
     for path, name in (("audit", "target"), ("builds", "build_no"), ("rejections", "name")):
         both = (await (await client.get(f"/api/v1/{path}?until={second}")).json())[path]
         (one,) = (await (await client.get(f"/api/v1/{path}?until={first}")).json())[path]
