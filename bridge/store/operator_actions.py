@@ -273,10 +273,10 @@ def _set_breaker(connection: sa.Connection, name: str, values: dict[str, Any]) -
 # -- audit -------------------------------------------------------------------------------------------------------
 
 
-def record_action(connection: sa.Connection, now: int, items: Sequence[tuple[Actor, str, str]]) -> list[None]:
-    """Write the audit row of an action that has no other row of its own: who, what, on what."""
-    for actor, action, target in items:
-        _record(connection, now, actor, action, target, "")
+def record_action(connection: sa.Connection, now: int, items: Sequence[tuple[Actor, str, str, str]]) -> list[None]:
+    """Write the audit row of an action that has no other row of its own: who, what, on what, and details."""
+    for actor, action, target, detail in items:
+        _record(connection, now, actor, action, target, detail)
     return [None] * len(items)
 
 

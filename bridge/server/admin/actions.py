@@ -154,7 +154,7 @@ class OperatorActions:
 
     async def record(self, request: web.Request, action: str, target: str) -> None:
         """Write the audit row of an action that the caller has made."""
-        await self._database.write(record_action, (actor_of(request), action, target))
+        await self._database.write(record_action, (actor_of(request), action, target, ""))
 
     async def routes(self) -> list[RouteView]:
         """Return all routes with their state."""
