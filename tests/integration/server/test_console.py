@@ -540,7 +540,7 @@ async def test_bytes_that_cannot_be_deleted_now_are_named(serve, ledger, archive
     assert (await (await serve()).get("/api/v1/builds/1")).status == 404
 
 
-# -- as somebody who meets the console for the first time -------------------------------------------------------------
+# -- a person who meets the console for the first time -------------------------------------------------------------
 
 
 class CodeArtsThatAnswers:
