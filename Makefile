@@ -9,7 +9,7 @@ WORKERS ?= 6
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: screenshots help demo fast one test check lint types format docs verdicts fuzz bench bench-deliver bench-hook bench-hostile bench-polling bench-proxy bench-scale bench-slow bench-validation chaos language upload-path lock clean
+.PHONY: screenshots help demo fast one test check lint types format docs verdicts fuzz bench bench-console bench-deliver bench-hook bench-hostile bench-polling bench-proxy bench-scale bench-slow bench-validation chaos language upload-path lock clean
 
 help: ## list these targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sort | sed 's/:.*## /\t/' | expand -t 18
@@ -35,13 +35,15 @@ fast: $(VENV)/.dev ## unit tests without property and memory tests, in less than
 one: $(VENV)/.dev ## one file or test: T=tests/unit/test_imports.py
 	$(RUN) -m pytest $(or $(T),$(error Name a file, folder or test: make one T=tests/unit/test_imports.py))
 
-$(VENV)/.chromium: | $(VENV)/.dev
-	@command -v chromium >/dev/null || test "$$(id -u)" != 0 || \
-		(apt-get update -qq && apt-get install -qq --yes --no-install-recommends chromium >/dev/null) || \
-		echo "Chromium could not be installed: the tests of the console in a browser are skipped." >&2
-	touch $@
+$(VENV)/.browsers: | $(VENV)/.dev
+	@for name in chromium firefox-esr; do \
+		command -v $$name >/dev/null || { test "$$(id -u)" = 0 && apt-get update -qq && \
+			apt-get install -qq --yes --no-install-recommends $$name >/dev/null; } || \
+			echo "$$name is not installed (apt-get install $$name): tests of the console in it are skipped." >&2; \
+	done
+	@! command -v chromium >/dev/null || ! command -v firefox-esr >/dev/null || touch $@
 
-test: $(VENV)/.dev $(VENV)/.chromium ## all tests, in less than seven minutes on two cores
+test: $(VENV)/.dev $(VENV)/.browsers ## all tests, in less than seven minutes on two cores
 	$(RUN) -m pytest -n $(WORKERS) --dist worksteal
 
 check: lint types test ## what CI runs
@@ -64,7 +66,7 @@ docs: $(VENV)/.runtime ## render docs/codes.md from the errors
 verdicts: $(VENV)/.dev ## render docs/verdicts.md; CORPUS=folder adds its files
 	$(RUN) -m docs.render_verdicts $(CORPUS)
 
-screenshots: $(VENV)/.dev $(VENV)/.chromium ## remake the pictures of the console in docs/images
+screenshots: $(VENV)/.dev $(VENV)/.browsers ## remake the pictures of the console in docs/images
 	$(RUN) -m docs.make_screenshots
 
 fuzz: $(VENV)/.dev ## arbitrary and mutated bytes through validation, for a minute
@@ -84,6 +86,9 @@ bench-validation: $(VENV)/.dev ## validation beside plain lxml, its memory, and 
 
 bench: $(VENV)/.dev ## accepted reports per second, beside other servers: OPTIONS="--against COMMIT" or --quick
 	$(RUN) bench/intake.py $(OPTIONS)
+
+bench-console: $(VENV)/.dev ## pages of the console with a million builds, and the page of a report of 20 MB
+	PYTHONPATH=. $(RUN) bench/console.py $(OPTIONS)
 
 bench-deliver: $(VENV)/.dev ## delivery end to end, beside a naive bridge: OPTIONS="--against COMMIT --shapes 5" or --postgres
 	$(RUN) bench/deliver.py $(OPTIONS)

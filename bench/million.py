@@ -120,7 +120,8 @@ def _write_first(connection: Connection, now: int) -> None:
 def _multiply(connection: Connection, table: Table, own: dict[str, str], values: dict[str, Any]) -> None:
     """Insert rows 2 to `builds`: copies of the first row except for the columns in `own`."""
     names = [column.name for column in table.columns]
-    chosen = ", ".join(own.get(name, name) for name in names)
+    chosen = ", ".join(own.get(name, f'"{name}"') for name in names)
     query = f"{SERIES} SELECT {chosen} FROM {table.name}, n WHERE id = 1"  # noqa: S608 -- names of the schema
     used = {name: value for name, value in values.items() if f":{name}" in query}
-    connection.execute(text(f"INSERT INTO {table.name} ({', '.join(names)}) {query}"), used)
+    quoted = ", ".join(f'"{name}"' for name in names)  # `commit` is a word of SQL
+    connection.execute(text(f"INSERT INTO {table.name} ({quoted}) {query}"), used)

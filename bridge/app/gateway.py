@@ -3,9 +3,10 @@
 
 import asyncio
 import os
+import platform
 import uuid
 from collections.abc import Mapping
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, suppress
 from dataclasses import replace
 from functools import partial
 from types import TracebackType
@@ -45,6 +46,7 @@ from bridge.store.engine.forked_writer import SpareWriter
 from bridge.store.engine.postgres_url import is_postgres
 from bridge.store.leases import PollRequest, request_poll
 from bridge.store.ledger import open_ledger
+from bridge.store.operator_actions import Actor, record_action
 from bridge.store.restore_pause import pause_ledger, paused_since
 from bridge.store.uploads import accept
 from bridge.telemetry.metrics import Metrics
@@ -62,6 +64,7 @@ if TYPE_CHECKING:
 MAX_NODE_NAME = 40  # of an owner's name, which may have 64 characters
 SHARED_SPOOL_US = 24 * 3600 * SECOND  # younger blobs of a shared ledger may belong to uploads that are still arriving
 CLOCK_AHEAD_US = 24 * 3600 * SECOND  # a clock that was set back must not hide blobs that were begun before
+MAX_DETAIL_CHARACTERS = 2_000  # of the changes of a reload in the audit log
 CLOSE_SECONDS = 1.0  # for responses that are being written; `drain` has waited for requests already
 
 log = structlog.get_logger(__name__)
@@ -298,6 +301,13 @@ class Gateway:
         except Unavailable as error:
             log.warning("waiting_builds_not_woken", error=str(error))
         self._dispatcher.wake()
+
+    async def record_reload(self, changed: Mapping[str, str]) -> None:
+        """Write to the audit log which settings a reload changed; if the ledger is away, only the log has them."""
+        detail = "; ".join(f"{key}: {change}" for key, change in changed.items())
+        gateway = Actor(name="gateway", role="gateway", address=platform.node()[:64], proof="the gateway itself")
+        with suppress(Unavailable):
+            await self.database.write(record_action, (gateway, "reload", "settings", detail[:MAX_DETAIL_CHARACTERS]))
 
     async def _accept(self, upload: AcceptedUpload) -> UploadReceipt:
         """Commit an upload and wake the dispatcher."""

@@ -132,7 +132,10 @@ async def _reload(gateway: Gateway, read: Callable[[], Settings]) -> None:
     before = gateway.settings
     settings, waiting = apply_without_restart(before, wanted)
     await gateway.apply_settings(settings)
-    log.info("settings_reloaded", changed=diff(before, settings))
+    changed = diff(before, settings)
+    log.info("settings_reloaded", changed=changed)
+    if changed:
+        await gateway.record_reload(changed)
     if waiting:
         log.warning("restart_required", changed=waiting)
     _log_warnings(settings)

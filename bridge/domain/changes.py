@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import Any, TypeVar
 
+from bridge.domain.attempts import Attempt
 from bridge.domain.build import (
     BUILD_TRANSITIONS,
     DELIVERY_TRANSITIONS,
@@ -112,6 +113,13 @@ class AddReport:
     counts: TestCounts
 
 
+@dataclass(frozen=True, slots=True)
+class AddAttempt:
+    """The record of a call. It is for people: nothing is decided by it, so the build in memory does not have it."""
+
+    attempt: Attempt
+
+
 Change = (
     SetBuild
     | BumpReportSeq
@@ -123,6 +131,7 @@ Change = (
     | AddReport
     | AddRun
     | SetRun
+    | AddAttempt
 )
 
 

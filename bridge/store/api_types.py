@@ -1,10 +1,11 @@
 """The objects of the JSON API, and the functions that fill them from rows of the ledger."""
 
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypedDict
 
+from bridge.domain.attempts import KEPT_ATTEMPTS, OF_BUILD, Attempt, attempts_of_registration
 from bridge.domain.build import UNSETTLED, BuildState, DeliveryState, DeliveryTarget, RegistrationState
 from bridge.domain.circuit_breaker import CircuitBreakers
 from bridge.domain.code_check.models import CodeCheckState
@@ -32,13 +33,25 @@ class BuildRows:
     registrations: list[RegistrationRow]  # `presigned_url` is always None
     runs: list[RunRow]
     rejections: list[Rejection]
+    attempts: list[Attempt]
 
 
 # -- objects -----------------------------------------------------------------------------------------------------
 
 
+class AttemptView(TypedDict):
+    """One call. `status` is the HTTP status of its answer, null if none came; `reason` is the text of the answer."""
+
+    call: str
+    at: str
+    duration_seconds: float
+    outcome: str
+    status: int | None
+    reason: str | None
+
+
 class DeliveryView(TypedDict):
-    """The delivery of a report to one target."""
+    """The delivery of a report to one target, with its newest attempts, oldest first."""
 
     id: int
     target: str
@@ -46,6 +59,7 @@ class DeliveryView(TypedDict):
     attempts: int
     last_error: str | None
     next_attempt_at: str | None
+    recent_attempts: list[AttemptView]
 
 
 class FailureView(TypedDict):
@@ -111,10 +125,14 @@ class CodeCheckView(TypedDict):
 
 
 class TestnodView(TypedDict):
-    """The build at TestNod; `build_id` is null until its run parameters are chosen."""
+    """The build at TestNod, with the newest attempts to finalize its run, oldest first.
+
+    `build_id` is null until its run parameters are chosen.
+    """
 
     build_id: str | None
     runs: list[RunView]
+    recent_finalizes: list[AttemptView]
 
 
 class RejectionView(TypedDict):
@@ -170,6 +188,7 @@ class BuildView(TypedDict):
 def build_view(build: BuildRow, rows: BuildRows, breakers: CircuitBreakers) -> BuildView:
     """Return the object of a build."""
     run_parameters = build.run_parameters or {}
+    attempts = recent_attempts(rows.attempts, rows.registrations)
     pending = any(
         row.target == DeliveryTarget.TESTNOD and row.state == DeliveryState.PENDING and row.blocked_since is None
         for row in rows.deliveries
@@ -196,11 +215,31 @@ def build_view(build: BuildRow, rows: BuildRows, breakers: CircuitBreakers) -> B
         "next_attempt_at": _time(_next_attempt_at(build, breakers)),
         "last_error": build.last_error,
         "mirror": build.mirror,
-        "testnod": {"build_id": run_parameters.get("build_id"), "runs": _run_views(build, rows)},
+        "testnod": {
+            "build_id": run_parameters.get("build_id"),
+            "runs": _run_views(build, rows),
+            "recent_finalizes": [_attempt_view(attempt) for attempt in attempts[OF_BUILD]],
+        },
         "code_check": None if build.code_check is None else _code_check_view(to_code_check(build.code_check)),
-        "reports": _report_views(rows),
+        "reports": _report_views(rows, attempts),
         "rejections": [rejection_view(rejection) for rejection in rows.rejections],
     }
+
+
+def recent_attempts(
+    recorded: Sequence[Attempt], registrations: Sequence[RegistrationRow]
+) -> defaultdict[int, list[Attempt]]:
+    """Return the newest attempts of each delivery, and of finalizes under OF_BUILD, oldest first."""
+    found: defaultdict[int, list[Attempt]] = defaultdict(list)
+    for attempt in recorded:
+        found[attempt.delivery_id].append(attempt)
+    for registration in registrations:
+        own = found[registration.delivery_id]
+        own += attempts_of_registration(registration, own)
+    for own in found.values():
+        own.sort(key=lambda attempt: attempt.at)
+        del own[:-KEPT_ATTEMPTS]
+    return found
 
 
 def may_go_to(report: ReportRow, route: str) -> bool:
@@ -230,7 +269,7 @@ def rejected_upload_view(job_id: str, build_no: int, rejections: Sequence[Reject
         "next_attempt_at": None,
         "last_error": None,
         "mirror": None,
-        "testnod": {"build_id": None, "runs": []},
+        "testnod": {"build_id": None, "runs": [], "recent_finalizes": []},
         "code_check": None,
         "reports": [],
         "rejections": [rejection_view(rejection) for rejection in rejections],
@@ -321,11 +360,13 @@ def _run_views(build: BuildRow, rows: BuildRows) -> list[RunView]:
     ]
 
 
-def _report_views(rows: BuildRows) -> list[ReportView]:
+def _report_views(rows: BuildRows, attempts: defaultdict[int, list[Attempt]]) -> list[ReportView]:
     due_registrations = {row.delivery_id: row.due_at for row in rows.registrations if row.state in UNSETTLED}
     deliveries: dict[int, list[DeliveryView]] = {report.id: [] for report in rows.reports}
     for row in rows.deliveries:
-        deliveries[row.report_id].append(_delivery_view(row, due_registrations.get(row.id, row.due_at)))
+        deliveries[row.report_id].append(
+            _delivery_view(row, due_registrations.get(row.id, row.due_at), attempts[row.id])
+        )
     return [_report_view(report, deliveries[report.id]) for report in rows.reports]
 
 
@@ -355,7 +396,7 @@ def _report_view(report: ReportRow, deliveries: list[DeliveryView]) -> ReportVie
     }
 
 
-def _delivery_view(row: DeliveryRow, due_at: int) -> DeliveryView:
+def _delivery_view(row: DeliveryRow, due_at: int, attempts: Sequence[Attempt]) -> DeliveryView:
     return {
         "id": row.id,
         "target": row.target,
@@ -363,6 +404,18 @@ def _delivery_view(row: DeliveryRow, due_at: int) -> DeliveryView:
         "attempts": row.attempts,
         "last_error": row.last_error,
         "next_attempt_at": rfc3339(due_at) if row.state == DeliveryState.PENDING else None,
+        "recent_attempts": [_attempt_view(attempt) for attempt in attempts],
+    }
+
+
+def _attempt_view(attempt: Attempt) -> AttemptView:
+    return {
+        "call": attempt.call,
+        "at": rfc3339(attempt.at),
+        "duration_seconds": attempt.duration / 1_000_000,
+        "outcome": attempt.outcome,
+        "status": attempt.status,
+        "reason": attempt.reason,
     }
 
 

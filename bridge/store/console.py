@@ -3,20 +3,21 @@
 No query writes, and each is bounded: what a page shows costs the same with a thousand builds and with a million.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-from sqlalchemy import ColumnElement, Connection, Table, case, func, select
+from sqlalchemy import ColumnElement, Connection, Table, and_, case, func, null, select, true
 
+from bridge.domain.attempts import Attempt
 from bridge.domain.build import BuildState, DeliveryState, DeliveryTarget
 from bridge.domain.instants import DAY, HOUR, MINUTE
 from bridge.domain.intake import Rejection
 from bridge.store import row_mapping
-from bridge.store.api_types import BuildView, build_view
+from bridge.store.api_types import BuildView, build_view, recent_attempts
 from bridge.store.circuit_breakers import all_breakers
 from bridge.store.queries import BacklogCounts, BuildsQuery, build_rows_of, builds_page, counts
-from bridge.store.row_mapping import BuildRow, DeliveryRow, RegistrationRow, ReportRow, RunRow
+from bridge.store.row_mapping import BuildRow, DeliveryRow, ReportRow, RunRow
 from bridge.store.schema import UNFINISHED_BUILD, builds, deliveries, rejections, reports, runs
 
 MAX_COUNTED: Final = 20_000
@@ -91,9 +92,9 @@ class BuildDetails:
     view: BuildView
     reports: Sequence[ReportRow]
     deliveries: Sequence[DeliveryRow]
-    registrations: Sequence[RegistrationRow]
     runs: Sequence[RunRow]
     rejections: Sequence[Rejection]
+    attempts: Mapping[int, Sequence[Attempt]]  # by delivery, OF_BUILD for finalizes; oldest first
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -115,6 +116,7 @@ def overview(connection: Connection, now: int) -> Overview:
     day_ago = now - DAY
     by_code = select(rejections.c.code, func.count().label("n")).where(rejections.c.rejected_at >= day_ago)
     mismatches = select(func.count()).where(builds.c.result_mismatch.is_not(None), builds.c.ended_at >= day_ago)
+    hour, day = _activity(connection, now)
     return Overview(
         backlog=counts(connection),
         oldest_pending_at=connection.execute(select(func.min(deliveries.c.pending_since)).where(*pending)).scalar(),
@@ -122,45 +124,73 @@ def overview(connection: Connection, now: int) -> Overview:
         or 0,
         mismatches=connection.execute(mismatches).scalar() or 0,
         rejections={row.code: row.n for row in connection.execute(by_code.group_by(rejections.c.code))},
-        hour=_activity(connection, now, MINUTE, BUCKETS_OF_HOUR),
-        day=_activity(connection, now, HOUR, BUCKETS_OF_DAY),
+        hour=hour,
+        day=day,
     )
 
 
-def _activity(connection: Connection, now: int, bucket_us: int, buckets: int) -> Activity:
-    def series(table: Table, column: ColumnElement[Any], *conditions: ColumnElement[bool]) -> Series:
-        return _series(connection, table, column, conditions, now=now, bucket_us=bucket_us, buckets=buckets)
+def _activity(connection: Connection, now: int) -> tuple[Activity, Activity]:
+    """Return the last hour, by minute, and the last day, by hour."""
 
-    return Activity(
-        reports=series(reports, reports.c.accepted_at),
-        delivered=series(deliveries, deliveries.c.delivered_at, deliveries.c.target == DeliveryTarget.TESTNOD),
-        builds=series(builds, builds.c.accepted_at),
-        finalized=series(builds, builds.c.finalized_at),
-    )
+    def series(table: Table, column: ColumnElement[Any], *conditions: ColumnElement[bool]) -> tuple[Series, Series]:
+        found = _newest_by_minute(connection, table, column, conditions, since=_first(now, HOUR, BUCKETS_OF_DAY))
+        hour, day = ((MINUTE, BUCKETS_OF_HOUR), (HOUR, BUCKETS_OF_DAY))
+        return _series(found, now, *hour), _series(found, now, *day)
+
+    each = {
+        "reports": series(reports, reports.c.accepted_at),
+        "delivered": series(deliveries, deliveries.c.delivered_at, deliveries.c.target == DeliveryTarget.TESTNOD),
+        "builds": series(builds, builds.c.accepted_at),
+        "finalized": series(builds, builds.c.finalized_at),
+    }
+    hour, day = (Activity(**{name: found[index] for name, found in each.items()}) for index in range(2))
+    return hour, day
 
 
-def _series(
+def _first(now: int, bucket_us: int, buckets: int) -> int:
+    """Return when the first of the buckets begins of which the last one contains `now`."""
+    return now - now % bucket_us - (buckets - 1) * bucket_us
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Newest:
+    """Counts of the newest rows by the minute in which they happened, and whether older rows were left out."""
+
+    by_minute: dict[int, int]
+    oldest_at: int | None
+    full: bool
+
+
+def _newest_by_minute(
     connection: Connection,
     table: Table,
     column: ColumnElement[Any],
     conditions: Sequence[ColumnElement[bool]],
     *,
-    now: int,
-    bucket_us: int,
-    buckets: int,
-) -> Series:
-    """Count rows by the bucket of `column`; ids rise with time, so the newest rows are those of the span."""
-    newest = select(table.c.id, column.label("at"), *(c.label(f"c{i}") for i, c in enumerate(conditions)))
+    since: int,
+) -> _Newest:
+    """Count the newest rows in one pass; ids rise with time, so they are those of the last day."""
+    newest = select(column.label("at"), and_(true(), *conditions).label("counts"))
     found = newest.order_by(table.c.id.desc()).limit(MAX_COUNTED).subquery()
-    first = now - now % bucket_us - (buckets - 1) * bucket_us
-    wanted = [found.c.at >= first, *(found.c[f"c{i}"] for i in range(len(conditions)))]
-    # Integers divide without a rest on both engines; `//` of SQLAlchemy would round on SQLite.
-    bucket = ((found.c.at - first) - (found.c.at - first) % bucket_us) / bucket_us
-    query = select(bucket.label("bucket"), func.count().label("n")).where(*wanted).group_by("bucket")
-    by_bucket = {int(row.bucket): row.n for row in connection.execute(query)}
-    oldest = connection.execute(select(func.count(), func.min(found.c.at)).select_from(found)).one()
-    cut = oldest[0] >= MAX_COUNTED and (oldest[1] is None or oldest[1] >= first)
-    return Series(counts=tuple(by_bucket.get(index, 0) for index in range(buckets)), cut=cut)
+    counted = and_(found.c.at >= since, found.c.counts)
+    minute = case((counted, found.c.at - found.c.at % MINUTE), else_=null()).label("minute")
+    query = select(minute, func.count().label("n"), func.min(found.c.at).label("oldest")).group_by("minute")
+    rows = connection.execute(query).all()
+    return _Newest(
+        by_minute={int(row.minute): row.n for row in rows if row.minute is not None},
+        oldest_at=min((row.oldest for row in rows if row.oldest is not None), default=None),
+        full=sum(row.n for row in rows) >= MAX_COUNTED,
+    )
+
+
+def _series(found: _Newest, now: int, bucket_us: int, buckets: int) -> Series:
+    first = _first(now, bucket_us, buckets)
+    counts = [0] * buckets
+    for minute, count in found.by_minute.items():
+        if first <= minute < first + buckets * bucket_us:
+            counts[(minute - first) // bucket_us] += count
+    cut = found.full and (found.oldest_at is None or found.oldest_at >= first)
+    return Series(counts=tuple(counts), cut=cut)
 
 
 # -- builds ------------------------------------------------------------------------------------------------------
@@ -222,9 +252,9 @@ def build_details(connection: Connection, job_id: str, build_no: int) -> BuildDe
         view=build_view(found[0], rows, all_breakers(connection)),
         reports=rows.reports,
         deliveries=rows.deliveries,
-        registrations=rows.registrations,
         runs=rows.runs,
         rejections=rows.rejections,
+        attempts=recent_attempts(rows.attempts, rows.registrations),
     )
 
 

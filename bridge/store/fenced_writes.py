@@ -14,6 +14,7 @@ from sqlalchemy import BigInteger, BindParameter, Connection, Table, and_, bindp
 
 from bridge.domain.build import UNSETTLED, Delivery, Registration, RegistrationState
 from bridge.domain.changes import (
+    AddAttempt,
     AddDelivery,
     AddRegistration,
     AddReport,
@@ -28,6 +29,7 @@ from bridge.domain.changes import (
 )
 from bridge.domain.instants import Instant
 from bridge.domain.outcomes import Registered
+from bridge.store.attempts import add_attempts
 from bridge.store.duplicates import GENERATED, dedupe_key
 from bridge.store.engine.compiled import BulkStatement, Statement, is_one_of
 from bridge.store.leases import Release, lock_waited_for, release_locked
@@ -174,6 +176,9 @@ def _write_changes(connection: Connection, all_changes: Sequence[BuildChanges]) 
     )
     DROP_REGISTRATION.run_each(
         connection, [{"row_id": change.id} for _, change in flat if isinstance(change, DropRegistration)]
+    )
+    add_attempts(
+        connection, [(build_id, change.attempt) for build_id, change in flat if isinstance(change, AddAttempt)]
     )
     return written
 
@@ -344,7 +349,12 @@ def _record_one_late(connection: Connection, now: int, item: LateRegistration) -
         registrations.c.state.in_((RegistrationState.REQUESTED, RegistrationState.LOST)),
         registrations.c.upload_id.is_(None),
     )
-    statement = update(registrations).where(registrations.c.id == item.registration.id, without_ids)
+    # If the build was forgotten meanwhile, SQLite gives its ids to new rows.
+    same = (
+        registrations.c.id == item.registration.id,
+        registrations.c.requested_at == item.registration.requested_at,
+    )
+    statement = update(registrations).where(*same, without_ids)
     values = {
         "state": RegistrationState.FAILURE_UNREPORTED,
         "test_run_id": answer.test_run_id,

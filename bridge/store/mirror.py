@@ -11,9 +11,10 @@ from typing import Any
 from sqlalchemy import Connection, func, select, update
 
 from bridge.domain.build import DeliveryState, DeliveryTarget
-from bridge.domain.changes import Change, SetBuild, SetDelivery
+from bridge.domain.changes import AddAttempt, Change, SetBuild, SetDelivery
 from bridge.domain.lifecycle.mirror import TestTotals
-from bridge.store.locks import lock_build
+from bridge.store.attempts import add_attempts
+from bridge.store.locks import lock_builds
 from bridge.store.schema import builds, deliveries, reports
 from bridge.store.sql_helpers import earlier
 
@@ -35,7 +36,8 @@ class MirrorChanges:
 def record_mirrored(connection: Connection, now: int, items: Sequence[MirrorChanges]) -> list[None]:
     """Write changes of deliveries to CodeArts and of the comparison, and make the builds due."""
     for item in items:
-        lock_build(connection, item.build_id)
+        if not lock_builds(connection, [item.build_id]):  # it was forgotten meanwhile
+            continue
         for change in item.changes:
             _write(connection, item.build_id, change)
         soon = {"due_at": earlier(builds.c.due_at - 1, now)}
@@ -50,6 +52,8 @@ def _write(connection: Connection, build_id: int, change: Change) -> None:
             connection.execute(update(deliveries).where(*where).values(dict(values)))
         case SetBuild(values):
             connection.execute(update(builds).where(builds.c.id == build_id).values(dict(values)))
+        case AddAttempt(attempt):
+            add_attempts(connection, [(build_id, attempt)])
         case _:
             raise ValueError(f"{change} does not belong to a mirror")
 

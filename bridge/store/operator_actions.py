@@ -1,25 +1,27 @@
-"""What operators do by hand: retry deliveries, complete builds, pause and resume routes; each with an audit row.
+"""What operators do by hand: retry, complete and forget builds, pause and resume routes; each with an audit row.
 
 An action and its audit row are one commit. Actions need no lease: like an upload, they change what is pending and make
 the build due, and the reconciler that has the build notices.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Final
 
 import sqlalchemy as sa
 
-from bridge.domain.build import BuildState, DeliveryState
+from bridge.domain.build import BuildState, DeliveryState, DeliveryTarget
 from bridge.domain.circuit_breaker import close_breaker, pause_breaker
 from bridge.domain.instants import Instant
 from bridge.domain.text_format import counted
-from bridge.errors import NotFound
+from bridge.errors import NotFound, Unavailable
+from bridge.store.archive.base import archived_entries
 from bridge.store.circuit_breakers import lock_breaker_row, wake_waiting
-from bridge.store.duplicates import requeued
+from bridge.store.duplicates import SOURCE, requeued
+from bridge.store.job_order import wake_first_waiting
 from bridge.store.row_mapping import to_breaker
-from bridge.store.schema import audit, builds, circuit_breakers, deliveries, reports
-from bridge.store.sql_helpers import earlier
+from bridge.store.schema import audit, builds, circuit_breakers, deliveries, metadata, rejections, reports
+from bridge.store.sql_helpers import earlier, first_id_since
 from bridge.store.uploads import WAKE_BUILDS
 
 MAX_RETRIES: Final = 1_000
@@ -66,6 +68,33 @@ class Complete:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class Forget:
+    """Asks to delete a build with all its rows and rejections."""
+
+    actor: Actor
+    build_id: int
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class BuildContents:
+    """What is lost if a build is forgotten."""
+
+    name: str  # job and number
+    reports: int
+    undelivered: int  # reports that TestNod does not have
+    rejections: int
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Forgotten:
+    """What was deleted; no row refers any more to `blobs` of the spool and `copies` in the archive."""
+
+    contents: BuildContents
+    blobs: tuple[str, ...]
+    copies: tuple[str, ...]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class RoutePause:
     """Asks to pause a route, or to resume it; builds that it delayed wait at most so long for each other after it."""
 
@@ -88,6 +117,15 @@ class AuditEntry:
     target: str
     detail: str
     proof: str
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class AuditQuery:
+    """A page of the audit log: entries with an id below `before_id` and from before `until` (microseconds UTC)."""
+
+    before_id: int = MAX_ID
+    until: int | None = None
+    limit: int = 100
 
 
 # -- deliveries and builds ---------------------------------------------------------------------------------------
@@ -140,6 +178,72 @@ def _complete_one(connection: sa.Connection, now: int, item: Complete) -> bool:
     return changed
 
 
+# -- forget ------------------------------------------------------------------------------------------------------
+
+
+def forget(connection: sa.Connection, now: int, items: Sequence[Forget]) -> list[Forgotten]:
+    """Delete builds with all their rows; raise NotFound if there is no such build, Unavailable while it is leased."""
+    return [_forget_one(connection, now, item) for item in items]
+
+
+def _forget_one(connection: sa.Connection, now: int, item: Forget) -> Forgotten:
+    # Uploads lock the build first, too: what they bring is deleted with it, or begins a new build.
+    locked = sa.select(builds.c.key, builds.c.lease_until).where(builds.c.id == item.build_id).with_for_update()
+    build = connection.execute(locked).one_or_none()
+    contents = build_contents(connection, item.build_id)
+    if build is not None and (build.lease_until or 0) > now:
+        raise Unavailable(
+            f"A gateway is working on build {contents.name} at this moment, so it cannot be forgotten. "
+            "Try again in a few seconds, or pause its route first."
+        )
+    wake_first_waiting(connection, item.build_id, now, waits=False, wakes_next=True)
+    copies = tuple(entry.key for entry in archived_entries(connection, item.build_id))
+    of_reports = sa.select(reports.c.blob).where(reports.c.build_id == item.build_id, reports.c.blob.is_not(None))
+    of_build = _rejections_of(item.build_id)
+    of_rejections = sa.select(rejections.c.blob).where(of_build, rejections.c.blob.is_not(None))
+    blobs = (*connection.execute(of_reports).scalars(), *connection.execute(of_rejections).scalars())
+    connection.execute(sa.delete(rejections).where(of_build))
+    for table, of_build in _rows_of_builds(item.build_id):
+        connection.execute(sa.delete(table).where(of_build))
+    connection.execute(sa.delete(builds).where(builds.c.id == item.build_id))
+    detail = f"{counted(contents.reports, 'report')}, {contents.undelivered} not delivered"
+    _record(connection, now, item.actor, "forget", f"build {contents.name}", detail)
+    return Forgotten(contents=contents, blobs=blobs, copies=copies)
+
+
+def build_contents(connection: sa.Connection, build_id: int) -> BuildContents:
+    """Return what is lost if a build is forgotten; raise NotFound if there is no such build."""
+    name = _build_name(connection, build_id).removeprefix("build ")
+    testnod = (deliveries.c.build_id == build_id, deliveries.c.target == DeliveryTarget.TESTNOD)
+
+    def count(table: sa.Table, *where: sa.ColumnElement[bool]) -> int:
+        return connection.execute(sa.select(sa.func.count()).select_from(table).where(*where)).scalar_one()
+
+    return BuildContents(
+        name=name,
+        reports=count(reports, reports.c.build_id == build_id),
+        undelivered=count(deliveries, *testnod, deliveries.c.state != DeliveryState.DELIVERED),
+        rejections=count(rejections, _rejections_of(build_id)),
+    )
+
+
+def _rejections_of(build_id: int) -> sa.ColumnElement[bool]:
+    key = sa.select(builds.c.key).where(builds.c.id == build_id).scalar_subquery()
+    return sa.and_(rejections.c.source == SOURCE, rejections.c.key == key)
+
+
+def _rows_of_builds(build_id: int) -> Iterator[tuple[sa.Table, sa.ColumnElement[bool]]]:
+    """Yield every table with rows of builds and their condition, tables before those that they refer to."""
+    children = list(reversed(metadata.sorted_tables))
+    of_reports = sa.select(reports.c.id).where(reports.c.build_id == build_id)
+    for table in children:
+        if "report_id" in table.c and "build_id" not in table.c:
+            yield table, table.c.report_id.in_(of_reports)
+    for table in children:
+        if "build_id" in table.c:
+            yield table, table.c.build_id == build_id
+
+
 # -- routes ------------------------------------------------------------------------------------------------------
 
 
@@ -171,17 +275,20 @@ def _set_breaker(connection: sa.Connection, name: str, values: dict[str, Any]) -
 # -- audit -------------------------------------------------------------------------------------------------------
 
 
-def record_action(connection: sa.Connection, now: int, items: Sequence[tuple[Actor, str, str]]) -> list[None]:
-    """Write the audit row of an action that has no other row of its own: who, what, on what."""
-    for actor, action, target in items:
-        _record(connection, now, actor, action, target, "")
+def record_action(connection: sa.Connection, now: int, items: Sequence[tuple[Actor, str, str, str]]) -> list[None]:
+    """Write the audit row of an action that has no other row of its own: who, what, on what, and details."""
+    for actor, action, target, detail in items:
+        _record(connection, now, actor, action, target, detail)
     return [None] * len(items)
 
 
-def list_audit(connection: sa.Connection, before_id: int, limit: int) -> list[AuditEntry]:
-    """Return the newest entries with an id below `before_id`."""
-    query = sa.select(audit).where(audit.c.id < before_id).order_by(audit.c.id.desc()).limit(limit)
-    return [AuditEntry(**row) for row in connection.execute(query).mappings()]
+def list_audit(connection: sa.Connection, query: AuditQuery) -> list[AuditEntry]:
+    """Return the newest entries of a page."""
+    before_id = query.before_id
+    if query.until is not None:
+        before_id = min(before_id, first_id_since(connection, audit.c.id, audit.c.at, query.until))
+    newest = sa.select(audit).where(audit.c.id < before_id).order_by(audit.c.id.desc()).limit(query.limit)
+    return [AuditEntry(**row) for row in connection.execute(newest).mappings()]
 
 
 def _record(connection: sa.Connection, now: int, actor: Actor, action: str, target: str, detail: str) -> None:

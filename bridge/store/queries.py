@@ -8,7 +8,18 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Final, Protocol, TypeVar
 
-from sqlalchemy import ColumnElement, Connection, Select, and_, func, null, or_, select
+from sqlalchemy import (
+    ColumnElement,
+    CompoundSelect,
+    Connection,
+    Select,
+    func,
+    literal_column,
+    null,
+    or_,
+    select,
+    union_all,
+)
 
 from bridge.domain.build import Build, BuildState, DeliveryState, DeliveryTarget
 from bridge.domain.circuit_breaker import CircuitBreakers
@@ -16,15 +27,21 @@ from bridge.domain.intake import Rejection, explaining
 from bridge.domain.lifecycle.mirror import TestTotals
 from bridge.store import row_mapping
 from bridge.store.api_types import BuildRows, BuildView, build_view, may_go_to, rejected_upload_view
+from bridge.store.attempts import attempts_of
 from bridge.store.circuit_breakers import all_breakers
 from bridge.store.duplicates import SOURCE, build_key
 from bridge.store.mirror import TOTALS, to_totals
 from bridge.store.rejections import MAX_ID, rejections_by_key
 from bridge.store.schema import UNFINISHED_BUILD, UNFINISHED_DELIVERY, builds, deliveries, registrations, reports, runs
+from bridge.store.sql_helpers import first_id_since
 
 MAX_PAGE_REPORTS: Final = 1_000
 """Reports of all builds of one page: half a megabyte of JSON, which takes 25 ms of the event loop. A page ends earlier
 if it would have more; a single build is always shown whole."""
+
+WALKED_BUILDS: Final = 500
+MAX_WALKS: Final = 20
+"""A page of a caller's builds looks at ten thousand of them at most, so that each page is fast."""
 
 REGISTRATION_COLUMNS = row_mapping.columns_for(
     registrations, row_mapping.RegistrationRow, presigned_url=null().label("presigned_url")
@@ -41,9 +58,11 @@ class BuildsQuery:
     route: str | None = None
     branch: str | None = None
     commit: str | None = None
+    caller: str | None = None  # of one of its reports
     problems: bool = False  # only builds that an operator should look at
     limit: int = 100
     before_id: int = MAX_ID  # `next_before_id` of the page before
+    until: int | None = None  # accepted before, microseconds UTC
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -78,19 +97,52 @@ class BacklogCounts:
 
 
 def builds_page(connection: Connection, query: BuildsQuery) -> tuple[list[row_mapping.BuildRow], int | None]:
-    """Return the rows of one page of builds, and the id below which the next page starts; None if there is none."""
+    """Return the rows of one page of builds, and the id below which the next page starts; None if there is none.
+
+    If few builds of a caller match, a page may have fewer rows than there are, or none, and a next page.
+    """
+    if query.until is not None:
+        first = first_id_since(connection, builds.c.id, builds.c.accepted_at, query.until)
+        query = replace(query, before_id=min(query.before_id, first))
+    if query.caller is not None and not _is_narrow(query):
+        return _page_of_caller(connection, query, query.caller)
     found = _builds(connection, _page(query))
     page = found[: query.limit]
     return page, page[-1].id if len(page) < len(found) else None
 
 
+def _is_narrow(query: BuildsQuery) -> bool:
+    """Return whether the filters beside the caller find few builds."""
+    unfinished = query.state not in (None, BuildState.FINALIZED)
+    return query.problems or unfinished or query.job_id is not None or query.commit is not None
+
+
+def _page_of_caller(
+    connection: Connection, query: BuildsQuery, caller: str
+) -> tuple[list[row_mapping.BuildRow], int | None]:
+    """Walk through the builds of a caller, newest first; the other filters may match most of them, or none."""
+    rest, before_id, found = replace(query, caller=None), query.before_id, list[row_mapping.BuildRow]()
+    for _ in range(MAX_WALKS):
+        of_caller = (reports.c.caller == caller, reports.c.build_id < before_id)
+        walk = select(reports.c.build_id).distinct().where(*of_caller).order_by(reports.c.build_id.desc())
+        ids = connection.execute(walk.limit(WALKED_BUILDS)).scalars().all()
+        wanted = _page(replace(rest, limit=query.limit - len(found)), ids)
+        found += _builds(connection, wanted) if ids else []
+        if len(found) > query.limit:
+            return found[: query.limit], found[query.limit - 1].id
+        if len(ids) < WALKED_BUILDS:
+            return found, None
+        before_id = ids[-1]
+    return found, before_id
+
+
 def list_builds(connection: Connection, query: BuildsQuery) -> BuildPage:
     """Return one page of builds: at least one if there is any, at most `limit`."""
-    found = _builds(connection, _page(query))
-    page = found[: _fitting(connection, found[: query.limit])]
+    found, following = builds_page(connection, query)
+    page = found[: _fitting(connection, found)]
     return BuildPage(
         builds=_views(connection, page),
-        next_before_id=page[-1].id if len(page) < len(found) else None,
+        next_before_id=page[-1].id if len(page) < len(found) else following,
     )
 
 
@@ -157,8 +209,11 @@ def _count(connection: Connection, condition: ColumnElement[bool]) -> int:
     return connection.execute(select(func.count()).select_from(builds).where(condition)).scalar_one()
 
 
-def _page(query: BuildsQuery) -> Select[Any]:
+def _page(query: BuildsQuery, among: Sequence[int] | None = None) -> Select[Any]:
+    """Select one build more than a page has; only builds with an id in `among`, if it is not None."""
     wanted = [builds.c.id < query.before_id]
+    if among is not None:
+        wanted.append(builds.c.id.in_(among))
     if query.job_id is not None and query.build_no is not None:
         wanted += [builds.c.source == SOURCE, builds.c.key == build_key(query.job_id, query.build_no)]
     elif query.job_id is not None:
@@ -169,28 +224,61 @@ def _page(query: BuildsQuery) -> Select[Any]:
             wanted.append(UNFINISHED_BUILD)
     if query.route is not None:
         wanted.append(builds.c.route == query.route)
-    if query.branch is not None:
-        wanted.append(_has_value("branch", query.branch))
-    if query.commit is not None:
-        wanted.append(_has_value("commit", query.commit))
-    if query.problems:
-        wanted.append(HAS_PROBLEM)
+    if query.caller is not None:
+        own = (reports.c.build_id == builds.c.id, reports.c.caller == query.caller)
+        wanted.append(select(reports.c.id).where(*own).exists())
+    either = _alternatives(query)
+    if either:
+        wanted = [builds.c.id.in_(_newest_of_each(either, wanted, query.limit + 1))]
     return select(*row_mapping.BUILD_COLUMNS).where(*wanted).order_by(builds.c.id.desc()).limit(query.limit + 1)
 
 
-def _has_value(name: str, value: str) -> ColumnElement[bool]:
-    """Return the condition of builds with this branch or commit: of their runs, else as CodeArts or CI named it."""
-    early = (builds.c[column][name].as_string() == value for column in ("record", "upload_metadata"))
-    return or_(builds.c[name] == value, and_(UNFINISHED_BUILD, builds.c.run_parameters.is_(None), or_(*early)))
+def _alternatives(query: BuildsQuery) -> list[list[ColumnElement[bool]]]:
+    """Return lists of conditions, one of which must hold, if branch, commit or problems are asked for.
+
+    Each is read from an index by itself, because a condition with `or` over them would read the whole table.
+    """
+    named = {"branch": query.branch, "commit": query.commit}
+    values = {name: value for name, value in named.items() if value is not None}
+    found: list[list[ColumnElement[bool]]] = [[problem] for problem in PROBLEMS] if query.problems else [[]]
+    if values:
+        chosen = [builds.c[name] == value for name, value in values.items()]
+        # Before the run parameters are chosen: as CodeArts or CI named it. These builds are few.
+        early = [
+            or_(*(builds.c[column][name].as_string() == value for column in ("record", "upload_metadata")))
+            for name, value in values.items()
+        ]
+        undecided = [_among(SAME.c.state != literal_column("'finalized'")), builds.c.run_parameters.is_(None), *early]
+        found = [[*each, *part] for each in found for part in (chosen, undecided)]
+    return found if found != [[]] else []
 
 
-HAS_PROBLEM: Final = or_(
-    builds.c.stuck_reason.is_not(None),
-    builds.c.blocked_reason.is_not(None),
-    builds.c.result_mismatch.is_not(None),
-    builds.c.id.in_(select(deliveries.c.build_id).where(deliveries.c.state == DeliveryState.DEAD)),
+def _newest_of_each(
+    either: Sequence[Sequence[ColumnElement[bool]]], wanted: Sequence[ColumnElement[bool]], count: int
+) -> CompoundSelect[Any]:
+    """Select the ids of the newest `count` builds of each alternative that meet the other conditions too."""
+    newest = [
+        select(builds.c.id).where(*wanted, *part).order_by(builds.c.id.desc()).limit(count).subquery()
+        for part in either
+    ]
+    return union_all(*(select(part.c.id) for part in newest))
+
+
+SAME = builds.alias("same")
+
+
+def _among(condition: ColumnElement[bool]) -> ColumnElement[bool]:
+    """Return the condition of builds with an id in the partial index that holds those with `condition` of SAME."""
+    return builds.c.id.in_(select(SAME.c.id).where(condition))
+
+
+PROBLEMS: Final = (
+    _among(SAME.c.stuck_reason.is_not(None)),
+    _among(SAME.c.blocked_reason.is_not(None)),
+    _among(SAME.c.result_mismatch.is_not(None)),
+    builds.c.id.in_(select(deliveries.c.build_id).where(deliveries.c.state == DeliveryState.DEAD, UNFINISHED_DELIVERY)),
 )
-"""The condition of builds that an operator should look at; each part reads an index of few rows."""
+"""The conditions of builds that an operator should look at; each reads an index of few rows."""
 
 
 def _fitting(connection: Connection, found: Sequence[row_mapping.BuildRow]) -> int:
@@ -259,6 +347,7 @@ def build_rows_of(connection: Connection, found: Sequence[row_mapping.BuildRow])
     registration_rows = by_build(REGISTRATION_COLUMNS, registrations, row_mapping.RegistrationRow._make)
     run_rows = by_build(row_mapping.RUN_COLUMNS, runs, row_mapping.RunRow._make)
     rejections = rejections_by_key(connection, {build.key: build.route for build in found})
+    attempts = attempts_of(connection, ids)
     return [
         BuildRows(
             reports=report_rows[build.id],
@@ -266,6 +355,7 @@ def build_rows_of(connection: Connection, found: Sequence[row_mapping.BuildRow])
             registrations=registration_rows[build.id],
             runs=run_rows[build.id],
             rejections=explaining(rejections.get(build.key, []), accepted=bool(report_rows[build.id])),
+            attempts=attempts[build.id],
         )
         for build in found
     ]

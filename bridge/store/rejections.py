@@ -231,6 +231,7 @@ class RejectionsQuery:
     route: str | None = None
     limit: int = 100
     before_id: int = MAX_ID  # `next_before_id` of the page before
+    until: int | None = None  # rejected before, microseconds UTC
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -276,6 +277,8 @@ def list_rejections(connection: Connection, query: RejectionsQuery) -> Rejection
         wanted.append(rejections.c.job_id == query.job_id)
     if query.route is not None:
         wanted.append(rejections.c.route == query.route)
+    if query.until is not None:  # a file that is rejected again gets a new time and keeps its id
+        wanted.append(rejections.c.rejected_at < query.until)
     statement = select(*SHOWN_COLUMNS).where(*wanted).order_by(rejections.c.id.desc()).limit(query.limit + 1)
     found = connection.execute(statement).all()
     rows = found[: query.limit]

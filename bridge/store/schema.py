@@ -151,6 +151,7 @@ reports = sa.Table(
     sa.UniqueConstraint("build_id", "dedupe_key"),
 )
 
+sa.Index("ix_reports_caller", reports.c.caller, reports.c.build_id)
 sa.Index("ix_reports_with_bytes", reports.c.id, sqlite_where=sa.text("body IS NOT NULL OR blob IS NOT NULL"),
       postgresql_where=sa.text("body IS NOT NULL OR blob IS NOT NULL"))  # fmt: skip
 sa.Index("ix_reports_blob", reports.c.blob, sqlite_where=sa.text("blob IS NOT NULL"),
@@ -208,6 +209,24 @@ registrations = sa.Table(
     sa.Column("generation", sa.BigInteger, nullable=False, server_default=sa.text("1")),
 )
 sa.Index("ix_registrations_build_id", registrations.c.build_id)
+# To delete a delivery, the database looks for its registrations.
+sa.Index("ix_registrations_delivery_id", registrations.c.delivery_id)
+
+attempts = sa.Table(  # calls for deliveries and runs, for people: the newest ones of each
+    "attempts",
+    metadata,
+    sa.Column("build_id", sa.BigInteger, sa.ForeignKey("builds.id"), primary_key=True),
+    sa.Column("delivery_id", sa.BigInteger, primary_key=True),  # 0: for the run of the build
+    sa.Column("slot", sa.BigInteger, primary_key=True),  # number modulo 20: a new attempt replaces the oldest one
+    sa.Column("number", sa.BigInteger, nullable=False),
+    sa.Column("call", sa.String(16), nullable=False),
+    sa.Column("at", sa.BigInteger, nullable=False),
+    sa.Column("duration_us", sa.BigInteger, nullable=False),
+    sa.Column("outcome", sa.String(16), nullable=False),
+    sa.Column("status", sa.BigInteger),
+    sa.Column("reason", sa.Text),
+    sqlite_with_rowid=False,
+)
 
 runs = sa.Table(
     "runs",

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from functools import cache
 from typing import Any
 
-from sqlalchemy import BindParameter, Case, ColumnElement, Connection, Table, bindparam, case
+from sqlalchemy import BindParameter, Case, ColumnElement, Connection, Table, bindparam, case, func, select
 
 from bridge.store.engine.compiled import Row, Statement, own_insert
 
@@ -36,3 +36,19 @@ def _insert_new(table: Table, columns: tuple[str, ...], returning: tuple[str, ..
 def earlier(due_at: ColumnElement[int], at: int | BindParameter[int]) -> Case[int]:
     """Return the earlier of `due_at` and `at`, so that a build is never due later than before; null is never."""
     return case((due_at < at, due_at), else_=at)
+
+
+def first_id_since(connection: Connection, ids: ColumnElement[int], times: ColumnElement[int], since: int) -> int:
+    """Return the first id of a table whose time is `since` or later, or one above all ids; times rise with ids.
+
+    It reads some dozens of rows, however many there are, and needs no index on the times.
+    """
+    low, high = 0, connection.execute(select(func.coalesce(func.max(ids), 0))).scalar_one() + 1
+    while low < high:
+        middle = (low + high) // 2
+        row = connection.execute(select(ids, times).where(ids >= middle).order_by(ids).limit(1)).one_or_none()
+        if row is None or row[1] >= since:
+            high = middle
+        else:
+            low = row[0] + 1
+    return low

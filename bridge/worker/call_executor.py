@@ -9,6 +9,7 @@ import asyncio
 import structlog
 
 from bridge.domain import steps
+from bridge.domain.attempts import CallKind
 from bridge.domain.build import Build, DeliveryTarget
 from bridge.domain.circuit_breaker import ARCHIVE
 from bridge.domain.instants import SECOND, after
@@ -65,6 +66,7 @@ class RunFinalizer:
         unreadable = await self._unreadable(reconciler) if replaceable else None
         build_id = finalize.build_id_to_finalize(before, confirm=confirm)
         async with self._slots:
+            start = reconciler.start_call()
             outcome = await self._clients.testnod.finalize(self._clients.token(run.route), build_id)
         now, health = reconciler.now(), reconciler.health()
         if not confirm:
@@ -73,7 +75,7 @@ class RunFinalizer:
             changes = finalize.after_confirm(
                 before, outcome, now, policy, health, replaceable=replaceable, unreadable=unreadable
             )
-        reconciler.defer_changes(*changes)
+        reconciler.defer_changes(*changes, reconciler.attempt(CallKind.FINALIZE, outcome, start))
         self._observe(reconciler, before, outcome, build_id, confirm=confirm)
         release_bodies_at_end(reconciler, self._spool)
         await reconciler.report_upstream_health(of_testnod(outcome, run.route))
@@ -128,12 +130,16 @@ class ArchiveCopier:
             await reconciler.write_changes(*defer_copy(delivery, after(reconciler.now(), BUSY_US)))
             return
         async with self._slots:
+            start = reconciler.start_call()
             outcome = await self._copy(reconciler, archive, delivery.report_id)
         now, policy = reconciler.now(), reconciler.config.policy
         outcome = tolerate_recent_damage(delivery, outcome, now)
         read = () if isinstance(outcome, SpoolUnreadable) else clear_unread(delivery)
         outage_us = reconciler.breakers.outage_us_of(ARCHIVE, now)
-        await reconciler.write_changes(*read, *after_archive(delivery, outcome, now, policy, outage_us))
+        changes = after_archive(delivery, outcome, now, policy, outage_us)
+        attempt = reconciler.attempt(CallKind.ARCHIVE, outcome, start, delivery_id=delivery_id)
+        failed = () if isinstance(outcome, Stored) else (attempt,)
+        await reconciler.write_changes(*read, *changes, *failed)
         if isinstance(outcome, SpoolUnreadable):
             reconciler.leave_unread(delivery_id)
         if isinstance(outcome, Stored):

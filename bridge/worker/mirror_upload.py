@@ -13,6 +13,7 @@ from functools import partial
 import structlog
 
 from bridge.client.codearts import CodeArts, CodeArtsReports, ReportFile
+from bridge.domain.attempts import CallKind
 from bridge.domain.build import Build, Delivery, DeliveryTarget
 from bridge.domain.changes import Change
 from bridge.domain.circuit_breaker import MIRROR
@@ -122,6 +123,7 @@ class MirrorUploader:
     # -- upload --------------------------------------------------------------------------------------------------
 
     async def _upload(self, reconciler: BuildReconciler, build: Build, deliveries: Sequence[Delivery]) -> None:
+        start = reconciler.start_call()
         try:
             async with asyncio.timeout(CALL_SECONDS):
                 outcome = await self._send(reconciler, build, deliveries)
@@ -137,7 +139,9 @@ class MirrorUploader:
             read = tuple(change for delivery in deliveries for change in clear_unread(delivery))
         outage_us = reconciler.breakers.outage_us_of(MIRROR, now)
         changes = after_upload(deliveries, outcome, now, reconciler.config.policy, outage_us)
-        await self._write(reconciler, (*read, *changes))
+        failed = () if isinstance(outcome, MirrorUploaded) else deliveries
+        attempts = (reconciler.attempt(CallKind.MIRROR, outcome, start, delivery_id=each.id) for each in failed)
+        await self._write(reconciler, (*read, *changes, *attempts))
         await reconciler.report_upstream_health(of_mirror(outcome))
         if isinstance(outcome, MirrorUploaded):
             self._metrics.count_delivered(DeliveryTarget.CODEARTS, len(deliveries))

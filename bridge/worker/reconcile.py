@@ -17,8 +17,9 @@ from bridge.client.codearts import CodeArts, CodeArtsCheck, CodeArtsReports
 from bridge.client.presigned_put import PresignedUploader
 from bridge.client.testnod import TestNod
 from bridge.clock import Clock
+from bridge.domain.attempts import OF_BUILD, CallKind, new_attempt
 from bridge.domain.build import Build, Delivery, DeliveryState, RegistrationState
-from bridge.domain.changes import Change, set_delivery, set_registration
+from bridge.domain.changes import AddAttempt, Change, set_delivery, set_registration
 from bridge.domain.circuit_breaker import (
     CODEARTS,
     OPENS_AFTER,
@@ -149,6 +150,14 @@ class WorkerConfig:
         return breaker
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class CallStart:
+    """When a call began: by the ledger's clock, and by the steady one, which measures its duration."""
+
+    at: Instant
+    steady: int
+
+
 class BuildReconciler:
     """One build under a lease that was requested at `requested_at` (this machine's clock, microseconds UTC)."""
 
@@ -190,6 +199,15 @@ class BuildReconciler:
         route = route_of(self.build, self.config.policy)
         breakers = replace(self.breakers, clock=self.config.clock_verdict())
         return breakers.health(route, self.now()) if route else RouteHealth(total_outage_us=Duration(0))
+
+    def start_call(self) -> CallStart:
+        """Return when a call begins, for `attempt`."""
+        return CallStart(at=self.now(), steady=self.config.clock.steady())
+
+    def attempt(self, call: CallKind, outcome: object, start: CallStart, *, delivery_id: int = OF_BUILD) -> AddAttempt:
+        """Return the record of a call that began then and has ended now."""
+        duration = Duration(max(0, self.config.clock.steady() - start.steady))
+        return AddAttempt(new_attempt(call, outcome, at=start.at, duration=duration, delivery_id=delivery_id))
 
     def log_fields(self) -> dict[str, object]:
         """Return the fields that identify this build in a log line."""

@@ -7,11 +7,13 @@ lost could never be finalized.
 import asyncio
 from collections.abc import AsyncGenerator
 from contextlib import AsyncExitStack, suppress
+from dataclasses import replace
 
 import structlog
 
+from bridge.domain.attempts import CallKind, is_first_put
 from bridge.domain.build import Delivery, DeliveryState, DeliveryTarget, Registration, RegistrationState, Report
-from bridge.domain.changes import AddRegistration, Change, set_build, set_delivery
+from bridge.domain.changes import AddAttempt, AddRegistration, Change, set_build, set_delivery
 from bridge.domain.instants import SECOND, after
 from bridge.domain.lifecycle import upload
 from bridge.domain.lifecycle.breaker_signals import of_register, of_storage, of_testnod
@@ -26,7 +28,7 @@ from bridge.store.retention import BodyLocation, unlink_corrupt_body
 from bridge.telemetry.metrics import Metrics
 from bridge.worker.background_tasks import BackgroundTasks, retry_write, write_with_retry
 from bridge.worker.blob_reader import BlobReader, BodyLocations, release_bodies
-from bridge.worker.reconcile import BuildReconciler, UpstreamClients
+from bridge.worker.reconcile import BuildReconciler, CallStart, UpstreamClients
 
 BUSY_US = SECOND
 GONE = "The report's bytes are gone. Send the report again from CI."
@@ -93,21 +95,24 @@ class ReportUploader:
         run = reconciler.build.run_parameters
         if run is None:
             return
+        start = replace(reconciler.start_call(), at=registration.requested_at)
         outcome = await self._clients.testnod.register(self._clients.token(run.route), run)
+        attempt = reconciler.attempt(CallKind.REGISTER, outcome, start, delivery_id=registration.delivery_id)
         if isinstance(outcome, Registered):
-            await self._record_registered(reconciler, registration, outcome)
+            await self._record_registered(reconciler, registration, outcome, attempt)
         else:
             now, policy, health = reconciler.now(), reconciler.config.policy, reconciler.health()
             changes = upload.after_register(reconciler.build, registration, outcome, now, policy, health)
-            await self._write_if_owned(reconciler, changes)
+            await self._write_if_owned(reconciler, (*changes, attempt))
         await reconciler.report_upstream_health(of_register(outcome, run.route))
 
     async def _record_registered(
-        self, reconciler: BuildReconciler, registration: Registration, answer: Registered
+        self, reconciler: BuildReconciler, registration: Registration, answer: Registered, attempt: AddAttempt
     ) -> None:
         build, now, policy = reconciler.build, reconciler.now(), reconciler.config.policy
         changes = upload.registration_succeeded(build, registration, answer, now, policy, reconciler.health())
-        if await self._write_if_owned(reconciler, changes):
+        failed = () if answer.presigned_url else (attempt,)  # a success needs no record: the registration has its times
+        if await self._write_if_owned(reconciler, (*changes, *failed)):
             return
         late = LateRegistration(build_id=build.id, registration=registration, answer=answer)
         if await write_with_retry(reconciler, record_late_registration, late):
@@ -128,37 +133,46 @@ class ReportUploader:
         report = reconciler.build.reports[delivery.report_id]
         location = await self._locations.find(reconciler.config.database, report.id)
         leaves = reconciler.config.own_faults.shared
-        outcome = tolerate_recent_damage(
-            delivery, await self._put(location, report, registration.presigned_url, leaves=leaves), reconciler.now()
-        )
+        start, outcome = await self._put(reconciler, location, report, registration.presigned_url, leaves=leaves)
+        outcome = tolerate_recent_damage(delivery, outcome, reconciler.now())
+        attempt = reconciler.attempt(CallKind.PUT, outcome, start, delivery_id=delivery.id)
         if isinstance(outcome, Stored):
-            await self._background.run_shielded(self._record_stored(reconciler, registration, report.id))
+            await self._background.run_shielded(self._record_stored(reconciler, registration, report.id, attempt))
         else:
             read = () if isinstance(outcome, SpoolUnreadable) else clear_unread(delivery)
             now, policy, health = reconciler.now(), reconciler.config.policy, reconciler.health()
             changes = upload.after_put(reconciler.build, registration, outcome, now, policy, health)
-            await reconciler.write_changes(*read, *changes)
+            await reconciler.write_changes(*read, *changes, attempt)
         await self._handle_unreadable(reconciler, delivery, outcome, location)
         await reconciler.report_upstream_health(of_storage(outcome, run.route))
 
-    async def _put(self, location: BodyLocation, report: Report, url: str, *, leaves: bool) -> PutOutcome:
+    async def _put(
+        self, reconciler: BuildReconciler, location: BodyLocation, report: Report, url: str, *, leaves: bool
+    ) -> tuple[CallStart, PutOutcome]:
+        """Return when the call began, and its outcome."""
+        start = reconciler.start_call()
         if location.body is None and location.blob is None:
-            return CorruptBody(message=GONE, gone=True)
+            return start, CorruptBody(message=GONE, gone=True)
         async with AsyncExitStack() as stack:
             if location.body is None:  # before an upload slot: while the spool hangs, reports in rows are still sent
                 await stack.enter_async_context(self._reader.open_slots)
             chunks = await self._reader.open(location, leaves=leaves)
             if isinstance(chunks, CorruptBody | SpoolUnreadable):
-                return chunks
+                return start, chunks
             if isinstance(chunks, AsyncGenerator):
                 stack.push_async_callback(chunks.aclose)
             async with self._slots:
-                return await self._clients.storage.put(url, chunks, size=report.sent_size, sha256=report.sent_sha256)
+                start = reconciler.start_call()
+                put = self._clients.storage.put(url, chunks, size=report.sent_size, sha256=report.sent_sha256)
+                return start, await put
 
-    async def _record_stored(self, reconciler: BuildReconciler, registration: Registration, report_id: int) -> None:
+    async def _record_stored(
+        self, reconciler: BuildReconciler, registration: Registration, report_id: int, attempt: AddAttempt
+    ) -> None:
         """Record that storage has the report, even if the build was claimed by another worker; release its bytes."""
         changes = upload.upload_succeeded(reconciler.build, registration, reconciler.now())
-        written = await self._write_if_owned(reconciler, changes)
+        repeated = () if is_first_put(registration) else (attempt,)
+        written = await self._write_if_owned(reconciler, (*changes, *repeated))
         if not written and (written := await write_with_retry(reconciler, record_stored, changes)):
             reconciler.apply_written(*changes)
         if written:
@@ -171,6 +185,7 @@ class ReportUploader:
         if run is None or registration.test_run_id is None or registration.upload_id is None:
             return
         async with self._slots:
+            start = reconciler.start_call()
             outcome = await self._clients.testnod.upload_failed(
                 self._clients.token(run.route),
                 test_run_id=registration.test_run_id,
@@ -178,7 +193,8 @@ class ReportUploader:
                 failure_message=registration.failure or "the upload did not succeed",
             )
         build, now, policy = reconciler.build, reconciler.now(), reconciler.config.policy
-        await reconciler.write_changes(*upload.after_upload_failed(build, registration, outcome, now, policy))
+        attempt = reconciler.attempt(CallKind.UPLOAD_FAILED, outcome, start, delivery_id=registration.delivery_id)
+        await reconciler.write_changes(*upload.after_upload_failed(build, registration, outcome, now, policy), attempt)
         if isinstance(outcome, FailureRecorded) and outcome.status != "failed":
             self._metrics.count_delivered(DeliveryTarget.TESTNOD)
             await release_bodies(reconciler, self._spool, build.deliveries[registration.delivery_id].report_id)

@@ -263,3 +263,15 @@ async def test_what_needs_a_restart_stays_and_the_rest_is_taken(stage, capsys):
     said = capsys.readouterr().out
     assert "restart_required" in said
     assert "store.spool" in said
+
+
+async def test_the_audit_log_has_the_settings_that_a_reload_changed_and_no_secret(stage):
+    await stage.reload(CI.format(NEW) + SHOP + "[delivery]\nconcurrency = 7\n")
+    await stage.reload(CI.format(NEW) + SHOP + "[delivery]\nconcurrency = 7\n")  # changes nothing
+    _, text = await stage.operator("/api/v1/audit")
+    (entry,) = json.loads(text)["audit"]
+    assert (entry["person"], entry["action"], entry["target"]) == ("gateway", "reload", "settings")
+    assert "delivery.concurrency: 16 → 7" in entry["detail"]
+    assert "callers.tokens.ci.token: changed" in entry["detail"]
+    assert OLD not in text
+    assert NEW not in text

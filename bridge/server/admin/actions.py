@@ -1,6 +1,7 @@
-"""The admin API's actions: retry, finalize, pause and resume; the routes with their state, and the audit log."""
+"""The admin API's actions: retry, finalize, forget, pause, resume; the routes with their state, and the audit log."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any, Final, TypedDict
 
 import structlog
@@ -9,19 +10,27 @@ from aiohttp import web
 from bridge.domain.circuit_breaker import CircuitBreakers
 from bridge.domain.routing import Route
 from bridge.domain.text_format import counted, rfc3339
-from bridge.errors import NotFound
+from bridge.errors import BridgeError, NotFound
 from bridge.server.admin.access import PERSON, actor_of
 from bridge.server.admin.params import read_page, require_id
 from bridge.server.http.responses import json_response, quote_for_display
+from bridge.store.archive.base import Archive
+from bridge.store.blobs.base import Spool
 from bridge.store.circuit_breakers import all_breakers
 from bridge.store.engine.base import Database
 from bridge.store.operator_actions import (
     AuditEntry,
+    AuditQuery,
+    BuildContents,
     Complete,
+    Forget,
+    Forgotten,
     Retried,
     Retry,
     RoutePause,
+    build_contents,
     complete,
+    forget,
     list_audit,
     pause_route,
     record_action,
@@ -72,11 +81,15 @@ class OperatorActions:
         *,
         database: Database,
         routes: Callable[[], Sequence[Route]],
+        spool: Spool,
+        archive: Archive | None,
         wake: Callable[[], None],
         max_finalize_delay_us: Callable[[], int],
     ) -> None:
         self._database = database
         self._routes = routes
+        self._spool = spool
+        self._archive = archive
         self._wake = wake
         self._max_finalize_delay_us = max_finalize_delay_us
 
@@ -96,6 +109,39 @@ class OperatorActions:
             return "The build is ended now, and its run is finalized once its reports are delivered."
         return "The build had ended already, so nothing changed."
 
+    async def loss(self, build_id: int | None) -> str:
+        """Return what is lost if a build is forgotten; raise NotFound if there is no such build."""
+        if build_id is None:
+            raise NotFound("The ledger has no build with this id. Look for it in /api/v1/builds.")
+        return _loss_text(await self._database.read(build_contents, build_id), "has", "have")
+
+    async def forget(self, request: web.Request, build_id: int) -> str:
+        """Delete a build with its rejections and all bytes; return what was lost."""
+        done = await self._database.write(forget, Forget(actor=actor_of(request), build_id=build_id))
+        contents = done.contents
+        self._finish(request, "build_forgotten", build=contents.name, undelivered=contents.undelivered)
+        text = f"Forgotten. {_loss_text(contents, 'had', 'had')}"
+        if await self._delete_bytes(done):
+            return text
+        return f"{text} Some of its bytes could not be deleted now. They are deleted after store.retention."
+
+    async def _delete_bytes(self, done: Forgotten) -> bool:
+        """Delete bytes that no row names any more; return False if some are left to the cleanup."""
+        whole = True
+        for blob in done.blobs:
+            try:
+                await self._spool.delete(blob)
+            except BridgeError as error:
+                _log.warning("blob_delete_failed", blob=blob, error=str(error))
+                whole = False
+        if self._archive is not None and done.copies:
+            try:
+                await self._archive.delete(done.copies)
+            except* BridgeError as errors:
+                _log.warning("archive_delete_failed", copies=len(done.copies), error=str(errors.exceptions[0]))
+                whole = False
+        return whole
+
     async def pause(self, request: web.Request, name: str, *, pause: bool) -> str:
         """Pause a route, or resume it; return what happened."""
         self._require_route(name)
@@ -109,16 +155,16 @@ class OperatorActions:
 
     async def record(self, request: web.Request, action: str, target: str) -> None:
         """Write the audit row of an action that the caller has made."""
-        await self._database.write(record_action, (actor_of(request), action, target))
+        await self._database.write(record_action, (actor_of(request), action, target, ""))
 
     async def routes(self) -> list[RouteView]:
         """Return all routes with their state."""
         breakers = await self._database.read(all_breakers)
         return [_route_view(route, breakers) for route in self._routes()]
 
-    async def audit(self, before_id: int, limit: int) -> list[AuditEntry]:
-        """Return the newest actions."""
-        return await self._database.read(list_audit, before_id, limit)
+    async def audit(self, query: AuditQuery) -> list[AuditEntry]:
+        """Return a page of actions, newest first."""
+        return await self._database.read(list_audit, query)
 
     def _require_route(self, name: str) -> None:
         if name not in {route.name for route in self._routes()}:
@@ -139,6 +185,7 @@ class ActionsApi:
         """Add the handlers to `app`."""
         app.router.add_post("/api/v1/builds/{id}/retry", self.retry_build)
         app.router.add_post("/api/v1/builds/{id}/finalize", self.finalize)
+        app.router.add_post("/api/v1/builds/{id}/forget", self.forget)
         app.router.add_post("/api/v1/deliveries/{id}/retry", self.retry_delivery)
         app.router.add_get(ROUTES_PATH, self.routes)
         app.router.add_post(f"{ROUTES_PATH}/{{name}}/{{action:pause|resume|retry}}", self.act_on_route)
@@ -159,6 +206,11 @@ class ActionsApi:
         build_id = require_id(request, "build", "/api/v1/builds")
         return json_response({"result": await self._actions.finalize(request, build_id)})
 
+    async def forget(self, request: web.Request) -> web.Response:
+        """Delete a build with everything that is kept of it."""
+        build_id = require_id(request, "build", "/api/v1/builds")
+        return json_response({"result": await self._actions.forget(request, build_id)})
+
     async def routes(self, _request: web.Request) -> web.Response:
         """Return the routes in file order, with their state."""
         return json_response({"routes": await self._actions.routes()})
@@ -172,11 +224,19 @@ class ActionsApi:
 
     async def audit(self, request: web.Request) -> web.Response:
         """Return a page of what operators did, newest first."""
-        before_id, limit = read_page(request.query)
-        found = await self._actions.audit(before_id, limit + 1)
-        page = found[:limit]
-        following = str(page[-1].id) if len(found) > limit else None
+        query = read_page(request.query)
+        found = await self._actions.audit(replace(query, limit=query.limit + 1))
+        page = found[: query.limit]
+        following = str(page[-1].id) if len(found) > query.limit else None
         return json_response({"audit": [_audit_view(entry) for entry in page], "next": following})
+
+
+def _loss_text(contents: BuildContents, has: str, have: str) -> str:
+    verb = has if contents.undelivered == 1 else have
+    lost = f"{counted(contents.undelivered, 'report')} {verb} not been delivered." if contents.undelivered else ""
+    kept = f"Build {contents.name}: {counted(contents.reports, 'report')}"
+    kept += f" and {counted(contents.rejections, 'rejection')}." if contents.rejections else "."
+    return f"{kept} {lost}".strip()
 
 
 def _retried_text(done: Retried) -> str:

@@ -91,6 +91,8 @@ def admin_app(  # noqa: PLR0913 -- everything that it shows
     actions = OperatorActions(
         database=database,
         routes=lambda: config().routes,
+        spool=spool,
+        archive=archive,
         wake=wake,
         max_finalize_delay_us=lambda: config().max_finalize_delay_us,
     )
@@ -99,6 +101,7 @@ def admin_app(  # noqa: PLR0913 -- everything that it shows
         actions=actions,
         identification=identification,
         resender=lambda: config().resender,
+        codearts=lambda: config().codearts,
         database=database,
         spool=spool,
         archive=archive,

@@ -36,6 +36,11 @@ _JOB_ID: Final[dict[str, Any]] = {"type": "string", "pattern": "^([0-9A-Za-z]{32
 _NUMBER: Final[dict[str, Any]] = {"type": "integer", "minimum": 1, "maximum": 2**31 - 1}
 _FLAG: Final[dict[str, Any]] = {"type": "string", "enum": ["true", "false", ""]}
 _PAGE: Final[Parameters] = {
+    "until": {
+        "type": "string",
+        "pattern": "^([0-9]{4}-(0[1-9]|1[0-2])-(0[1-9]|1[0-9]|2[0-8]))?$",
+        "description": "a day (UTC), which is the newest shown",
+    },
     "limit": {"type": "integer", "minimum": 1, "maximum": MAX_LIMIT, "default": DEFAULT_LIMIT},
     "after": {"type": "string", "pattern": "^[0-9]{0,16}$", "description": "`next` of the page before"},
 }
@@ -83,6 +88,7 @@ def _paths() -> dict[str, Any]:
         "route": _TEXT,
         "branch": _TEXT,
         "commit": _TEXT,
+        "caller": {**_TEXT, "description": "of one of its reports; a page may have no build and a next page"},
         "problems": _FLAG,
         **_PAGE,
     }
@@ -105,6 +111,7 @@ def _paths() -> dict[str, Any]:
         "/api/v1/builds/{id}": {"get": _get("Show one build", _ref(BuildView), row="id")},
         "/api/v1/builds/{id}/retry": {"post": _post("Send the dead reports of a build again", result, row="id")},
         "/api/v1/builds/{id}/finalize": {"post": _post("End a build now", result, row="id")},
+        "/api/v1/builds/{id}/forget": {"post": _post("Delete a build and all its files", result, row="id")},
         "/api/v1/deliveries/{id}/retry": {"post": _post("Send a dead report again", result, row="id")},
         "/api/v1/why": {"get": _get("Explain why a build is, or is not, in TestNod", why, build, required=True)},
         "/api/v1/rejections": {

@@ -2,15 +2,18 @@
 
 import re
 from collections.abc import Collection
+from datetime import UTC, datetime
 
 from aiohttp import web
 from multidict import MultiMapping
 
 from bridge.domain.build import BuildState
+from bridge.domain.instants import DAY, SECOND
 from bridge.domain.routing import canonical_job_id
 from bridge.errors import BadParameter, NotFound
 from bridge.server.http.requests import Parameters, read_parameters
 from bridge.server.http.responses import quote_for_display
+from bridge.store.operator_actions import AuditQuery
 from bridge.store.queries import BuildsQuery
 from bridge.store.rejections import MAX_ID, RejectionsQuery
 
@@ -18,9 +21,9 @@ DEFAULT_LIMIT = 100
 MAX_LIMIT = 1000
 MAX_TEXT_CHARACTERS = 128  # of a job or route; the ledger has no longer ones
 
-BUILDS_NAMES = ("job_id", "build_no", "state", "route", "branch", "commit", "problems", "limit", "after")
-REJECTIONS_NAMES = ("job_id", "build_no", "route", "limit", "after")
-PAGE_NAMES = ("limit", "after")
+PAGE_NAMES = ("until", "limit", "after")
+BUILDS_NAMES = ("job_id", "build_no", "state", "route", "branch", "commit", "caller", "problems", *PAGE_NAMES)
+REJECTIONS_NAMES = ("job_id", "build_no", "route", *PAGE_NAMES)
 WHY_NAMES = ("job_id", "build_no")
 
 _NUMBER = re.compile(r"[0-9]{1,16}", re.ASCII)
@@ -37,7 +40,9 @@ def read_builds_query(query: MultiMapping[str]) -> BuildsQuery:
         route=_text(query, "route"),
         branch=_text(query, "branch"),
         commit=_text(query, "commit"),
+        caller=_text(query, "caller"),
         problems=_flag(query, "problems"),
+        until=_until(query),
         limit=_limit(query),
         before_id=_before_id(query),
     )
@@ -51,6 +56,7 @@ def read_rejections_query(query: MultiMapping[str]) -> RejectionsQuery:
         job_id=job_id,
         build_no=_build_no(query, job_id),
         route=_text(query, "route"),
+        until=_until(query),
         limit=_limit(query),
         before_id=_before_id(query),
     )
@@ -62,10 +68,10 @@ def read_why_query(query: MultiMapping[str]) -> Parameters:
     return read_parameters(query)
 
 
-def read_page(query: MultiMapping[str]) -> tuple[int, int]:
-    """Return the id before which a page begins, and its length; raise BadParameter that names the first fault."""
+def read_page(query: MultiMapping[str]) -> AuditQuery:
+    """Return the parameters of GET /api/v1/audit; raise BadParameter that names the first fault."""
     _require_known(query, PAGE_NAMES)
-    return _before_id(query), _limit(query)
+    return AuditQuery(before_id=_before_id(query), until=_until(query), limit=_limit(query))
 
 
 def read_id(text: str) -> int | None:
@@ -125,6 +131,18 @@ def _state(query: MultiMapping[str]) -> BuildState | None:
             f"state is {quote_for_display(value)}, which is not a state. Send one of {', '.join(BuildState)}."
         )
     return BuildState(value) if value else None
+
+
+def _until(query: MultiMapping[str]) -> int | None:
+    """Return the end of the day (UTC) that a page begins with, in microseconds; None if none is given."""
+    value = query.get("until", "")
+    if not value:
+        return None
+    try:
+        day = datetime.strptime(value, "%Y-%m-%d").replace(tzinfo=UTC)
+    except ValueError as error:
+        raise BadParameter(f"until is {quote_for_display(value)}, not a day. Send one like 2026-01-31.") from error
+    return int(day.timestamp()) * SECOND + DAY
 
 
 def _limit(query: MultiMapping[str]) -> int:

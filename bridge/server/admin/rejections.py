@@ -87,7 +87,7 @@ class RejectionsApi:
         rejection_id, repair = _id(request), await _read_repair(request)
         result = await self._resender().send(rejection_id, repair=repair)
         action = "send-repaired" if repair else "send-as-is"
-        await self._database.write(record_action, (actor_of(request), action, f"rejection {rejection_id}"))
+        await self._database.write(record_action, (actor_of(request), action, f"rejection {rejection_id}", ""))
         return success_response(result)
 
 

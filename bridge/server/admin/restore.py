@@ -61,7 +61,7 @@ class RestoreApi:
             resume, Resumption(uncertain=uncertain, max_finalize_delay_us=self._max_finalize_delay_us())
         )
         action = "resume" if uncertain is None else f"resume-{uncertain}"
-        await self._database.write(record_action, (actor_of(request), action, "ledger"))
+        await self._database.write(record_action, (actor_of(request), action, "ledger", ""))
         reports = "" if uncertain is None else f": {counted(count, 'uncertain report')} {RESULTS[uncertain]}"
         return json_response({"result": f"Resumed{reports}.", "uncertain": count})
 

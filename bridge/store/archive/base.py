@@ -5,6 +5,7 @@ Keys are `{yyyy}/{mm}/{dd}/{job_id}/{build_no}/{report id}-{digest}.xml`, with t
 """
 
 import re
+from collections.abc import AsyncGenerator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -87,6 +88,12 @@ class Archive(Protocol):
         `disposition` is the Content-Disposition (RFC 6266) of a download by the link.
         """
 
+    def read(self, key: str) -> AsyncGenerator[bytes]:
+        """Yield a copy in pieces; raise FileNotFoundError if there is none."""
+
+    async def delete(self, keys: Sequence[str]) -> None:
+        """Delete copies, if they exist."""
+
     async def delete_before(self, day: str, *, limit: int) -> int:
         """Delete up to `limit` copies of days before `day` (`yyyy/mm/dd`), oldest first; return their number."""
 
@@ -109,6 +116,18 @@ def copy_of(connection: Connection, report_id: int) -> ArchiveCopyState | None:
         last_error=archived.last_error,
         entry=None if delivered_at is None else _entry(connection, report_id, delivered_at),
     )
+
+
+def archived_entries(connection: Connection, build_id: int) -> list[ArchiveEntry]:
+    """Return the entries of all reports of a build of which the archive may have a copy."""
+    testnod = deliveries.alias()
+    query = (
+        select(deliveries.c.report_id, testnod.c.delivered_at)
+        .join(testnod, testnod.c.report_id == deliveries.c.report_id)
+        .where(deliveries.c.build_id == build_id, deliveries.c.target == DeliveryTarget.ARCHIVE)
+        .where(testnod.c.target == DeliveryTarget.TESTNOD, testnod.c.delivered_at.is_not(None))
+    )
+    return [_entry(connection, report_id, delivered_at) for report_id, delivered_at in connection.execute(query).all()]
 
 
 def _entry(connection: Connection, report_id: int, delivered_at: int) -> ArchiveEntry:

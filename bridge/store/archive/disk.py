@@ -5,7 +5,7 @@ import hashlib
 import json
 import os
 import uuid
-from collections.abc import Iterator
+from collections.abc import AsyncGenerator, Iterator, Sequence
 from contextlib import aclosing, suppress
 from itertools import islice
 from pathlib import Path
@@ -13,7 +13,7 @@ from pathlib import Path
 from bridge.domain.outcomes import OutcomeUnknown, PutOutcome, Stored, body_differs, read_failure
 from bridge.errors import BridgeError, Unavailable
 from bridge.store.archive.base import DAY, ArchiveEntry
-from bridge.store.blobs.base import Source
+from bridge.store.blobs.base import PIECE_BYTES, Source
 from bridge.store.blobs.disk import sync_folder
 from bridge.store.blobs.temp_file import TempFile, create_in_thread, unavailable, write_all
 
@@ -45,6 +45,17 @@ class DiskArchive:
     async def find_copy(self, key: str, *, disposition: str) -> Path | None:  # noqa: ARG002 -- the HTTP handler sets it
         path = self._root / key
         return path if await asyncio.to_thread(path.is_file) else None
+
+    async def read(self, key: str) -> AsyncGenerator[bytes]:
+        with await asyncio.to_thread((self._root / key).open, "rb") as file:
+            while piece := await asyncio.to_thread(file.read, PIECE_BYTES):
+                yield piece
+
+    async def delete(self, keys: Sequence[str]) -> None:
+        try:
+            await asyncio.to_thread(self._delete_copies, keys)
+        except OSError as error:
+            raise Unavailable("Copies in the archive cannot be deleted. Check its folder.") from error
 
     async def delete_before(self, day: str, *, limit: int) -> int:
         try:
@@ -93,6 +104,14 @@ class DiskArchive:
             sync_folder(parent)
             if parent == self._root:
                 return
+
+    def _delete_copies(self, keys: Sequence[str]) -> None:
+        for key in keys:
+            path = self._root / key
+            for each in (path, path.with_suffix(".json")):
+                each.unlink(missing_ok=True)
+        for folder in {(self._root / key).parent for key in keys}:
+            _remove_empty(folder, self._root)
 
     def _delete(self, day: str, limit: int) -> int:
         deleted, failed = 0, None

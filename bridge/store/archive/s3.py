@@ -4,11 +4,12 @@ Old days are found prefix by prefix, so that the whole bucket is never listed.
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from contextlib import aclosing
 
 from bridge.domain.outcomes import PutOutcome
 from bridge.store.archive.base import DAY, LINK_SECONDS, ArchiveEntry
-from bridge.store.blobs.base import Source
+from bridge.store.blobs.base import PIECE_BYTES, Source
 from bridge.store.blobs.s3 import ObjectStore, pages
 
 DELETE_CONCURRENCY = 16  # concurrently: a day of reports is deleted within its minute, without flooding the bucket
@@ -30,10 +31,22 @@ class S3Archive:
             return None
         return await self._objects.link(key, disposition=disposition, seconds=LINK_SECONDS)
 
+    async def read(self, key: str) -> AsyncGenerator[bytes]:
+        async with aclosing(self._objects.read(key)) as pieces:
+            async for piece in pieces:
+                for start in range(0, len(piece), PIECE_BYTES):
+                    yield piece[start : start + PIECE_BYTES]
+
+    async def delete(self, keys: Sequence[str]) -> None:
+        for start in range(0, len(keys), DELETE_CONCURRENCY):
+            async with asyncio.TaskGroup() as tasks:
+                for key in keys[start : start + DELETE_CONCURRENCY]:
+                    tasks.create_task(self._objects.delete(key))
+
     async def delete_before(self, day: str, *, limit: int) -> int:
         gone = 0
         async for keys in self._copies_before(day):
-            await self._delete(keys[: limit - gone])
+            await self.delete(keys[: limit - gone])
             gone += len(keys[: limit - gone])
             if gone >= limit:
                 break
@@ -52,9 +65,3 @@ class S3Archive:
         """Return the prefixes below `below` that may contain days before `day`."""
         found = [prefix async for page in pages(self._objects, below, folders=True) for prefix in page.prefixes]
         return [prefix for prefix in found if prefix.rstrip("/") <= day[: len(prefix.rstrip("/"))]]
-
-    async def _delete(self, keys: Sequence[str]) -> None:
-        for start in range(0, len(keys), DELETE_CONCURRENCY):
-            async with asyncio.TaskGroup() as tasks:
-                for key in keys[start : start + DELETE_CONCURRENCY]:
-                    tasks.create_task(self._objects.delete(key))

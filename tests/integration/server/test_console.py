@@ -12,9 +12,14 @@ from multidict import CIMultiDict
 from sqlalchemy import select
 
 from bridge.domain import changes
-from bridge.domain.changes import set_build
+from bridge.domain.build import DeliveryState, DeliveryTarget, UploadMetadata
+from bridge.domain.changes import set_build, set_delivery
+from bridge.domain.instants import DAY
 from bridge.domain.junit.cases import PART_CASES
+from bridge.domain.outcomes import BuildInfo, Stored
 from bridge.domain.routing import Route
+from bridge.domain.text_format import rfc3339
+from bridge.errors import Unavailable
 from bridge.server.admin import events
 from bridge.server.admin.access import AdminAccess
 from bridge.server.admin.app import admin_app
@@ -25,10 +30,15 @@ from bridge.server.health import Readiness
 from bridge.server.http.requests import read_networks
 from bridge.server.validation.pool import ValidationPool
 from bridge.store import admin_sessions as store
+from bridge.store.archive.base import copy_of
+from bridge.store.archive.disk import DiskArchive
+from bridge.store.archive.s3 import S3Archive
 from bridge.store.blobs.disk import DiskSpool
 from bridge.store.schema import admin_sessions
 from bridge.telemetry.metrics import Metrics
-from tests.support.ledger import dead, kept_refusal, report
+from tests.support.backends import open_bucket
+from tests.support.labels import label
+from tests.support.ledger import dead, kept_refusal, report, upload
 from tests.support.upload_server import new_resender
 
 JOB = "a" * 32
@@ -50,7 +60,7 @@ def serve(aiohttp_client, database, clock, tmp_path):
     spool = DiskSpool(tmp_path / "spool")
     readiness = Readiness(database=database, spool=spool, min_free=1, clock=clock)
 
-    async def start(access=OPEN):
+    async def start(access=OPEN, archive=None, codearts=None):
         app = admin_app(
             database=database,
             readiness=readiness,
@@ -66,10 +76,10 @@ def serve(aiohttp_client, database, clock, tmp_path):
                 access=access() if callable(access) else access,
                 routes=(Route(name="shop"), Route(name="bank", paused=True)),
                 resender=new_resender(database, spool, ValidationPool(workers=0)),
-                codearts=None,
+                codearts=codearts,
                 max_finalize_delay_us=0,
             ),
-            archive=None,
+            archive=archive,
             spool=spool,
             host="127.0.0.1",
             clock=clock,
@@ -580,3 +590,171 @@ async def test_pages_that_read_whole_files_are_made_a_few_at_a_time(serve, ledge
     answers = await asyncio.gather(*(page(client, path) for _ in range(pages.MAX_COSTLY_PAGES * 3)))
     assert most <= pages.MAX_COSTLY_PAGES
     assert {status for status, _, _ in answers} == {200, 503}
+
+
+# -- forget a build -------------------------------------------------------------------------------------------------
+
+
+async def test_a_build_is_forgotten_after_a_question_that_names_what_is_lost(serve, ledger, tmp_path):
+    writer = await DiskSpool(tmp_path / "spool").create()
+    await writer.write(b"<testsuite/>")
+    key = await writer.commit(label(b"<testsuite/>"))
+    large = replace(report("large.xml"), body=None, blob=key)
+    await ledger.accept(report("TEST-a.xml", b"a"), large, rejections=(kept_refusal("cut.xml", b"<a"),), build_no=7)
+    client = await serve(CLOSED)
+    await client.post("/sign-in", data={"token": OPERATOR, "name": "Ann"}, headers=HTML)
+    assert "forget-build" in (await page(client, f"/builds/{JOB}/7"))[1]
+    _, question, _ = await page(client, "/act?action=forget-build&target=1&back=/builds")
+    assert f"Build {JOB}/7: 2 reports and 1 rejection. 2 reports have not been delivered." in question
+    assert (await act(client, "forget-build", 1, csrf="0" * 64))[0] == 403
+    status, text = await act(client, "forget-build", 1)
+    assert (status, "2 reports had not been delivered." in text) == (200, True)
+    assert not (tmp_path / "spool" / key).exists()
+    assert (await page(client, f"/builds/{JOB}/7"))[0] == 404
+    assert (await page(client, "/rejections/1"))[0] == 404
+    (entry,) = (await (await client.get("/api/v1/audit")).json())["audit"]
+    assert (entry["person"], entry["action"], entry["target"]) == ("Ann", "forget", f"build {JOB}/7")
+    assert (await act(client, "forget-build", 1, csrf=await csrf_of(client, "retry-build", 1)))[0] == 404
+    assert (await page(client, "/act?action=forget-build&target=x&back=/"))[0] == 404
+
+
+async def test_the_api_forgets_a_build_for_operators_only(serve, ledger):
+    await ledger.accept(report("TEST-a.xml", b"a"), build_no=7)
+    client = await serve(CLOSED)
+    assert (await client.post("/api/v1/builds/1/forget", headers={"X-Auth-Token": VIEWER})).status == 403
+    done = await client.post("/api/v1/builds/1/forget", headers={"X-Auth-Token": OPERATOR})
+    assert (await done.json())["result"] == f"Forgotten. Build {JOB}/7: 1 report. 1 report had not been delivered."
+    assert (await client.post("/api/v1/builds/1/forget", headers={"X-Auth-Token": OPERATOR})).status == 404
+
+
+async def test_a_build_in_delivery_is_not_forgotten(serve, ledger):
+    await ledger.accept(report("TEST-a.xml", b"a"), build_no=7)
+    await ledger.claimed()
+    client = await serve()
+    answer = await client.post("/api/v1/builds/1/forget")
+    assert answer.status == 503
+    assert "working on build" in (await answer.json())["error_msg"]
+    assert (await client.get("/api/v1/builds/1")).status == 200
+
+
+# -- copies in the archive ------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(params=["disk", "s3"])
+async def archive(request, tmp_path):
+    """Both archives."""
+    if request.param == "s3":
+        async with open_bucket(request.getfixturevalue("weed")) as bucket:
+            yield S3Archive(bucket)
+        return
+    (tmp_path / "archive").mkdir()
+    yield DiskArchive(tmp_path / "archive", min_free=1)
+
+
+async def in_archive(ledger, archive, body):
+    """Let a report be delivered, copied and freed; return its entry in the archive."""
+    targets = (DeliveryTarget.TESTNOD, DeliveryTarget.ARCHIVE)
+    await ledger.accept_together(upload(report("TEST-a.xml", body), targets=targets, build_no=7))
+    leased = await ledger.claimed()
+    done = {"state": DeliveryState.DELIVERED, "delivered_at": leased.now}
+    await ledger.record(leased.build, *(set_delivery(each, **done) for each in leased.build.deliveries.values()))
+    await ledger.release(leased, None)
+    entry = (await ledger.database.read(copy_of, 1)).entry
+
+    async def pieces():
+        yield body
+
+    assert await archive.keep(entry, pieces) == Stored()
+    await ledger.database.transact(
+        lambda connection, _now: connection.exec_driver_sql("UPDATE reports SET body = NULL")
+    )
+    return entry
+
+
+async def test_a_delivered_report_is_read_from_the_archive(serve, ledger, archive):
+    body = b'<testsuite><testcase name="x"><failure message="boom"/></testcase></testsuite>'
+    await in_archive(ledger, archive, body)
+    client = await serve(archive=archive)
+    status, text, _ = await page(client, "/reports/1")
+    assert (status, "boom" in text) == (200, True)
+    status, text, answer = await page(client, "/reports/1?save=true")
+    assert (status, "boom" in text, "attachment" in answer.headers["Content-Disposition"]) == (200, True, True)
+
+
+async def test_a_copy_that_is_gone_is_explained(serve, ledger, archive):
+    entry = await in_archive(ledger, archive, b"<testsuite/>")
+    await archive.delete([entry.key])
+    status, text, _ = await page(await serve(archive=archive), "/reports/1")
+    assert (status, "no longer in the archive" in text) == (200, True)
+
+
+async def test_a_forgotten_build_has_no_copies_either(serve, ledger, archive):
+    entry = await in_archive(ledger, archive, b"<testsuite/>")
+    answer = await (await serve(archive=archive)).post("/api/v1/builds/1/forget")
+    assert (await answer.json())["result"] == f"Forgotten. Build {JOB}/7: 1 report."
+    assert await archive.find_copy(entry.key, disposition="") is None
+
+
+class DeadArchive:
+    """Fails each call, as an archive that is away."""
+
+    async def delete(self, _keys):
+        raise Unavailable("away")
+
+
+async def test_bytes_that_cannot_be_deleted_now_are_named(serve, ledger, archive):
+    await in_archive(ledger, archive, b"<testsuite/>")
+    answer = await (await serve(archive=DeadArchive())).post("/api/v1/builds/1/forget")
+    assert "could not be deleted now" in (await answer.json())["result"]
+    assert (await (await serve()).get("/api/v1/builds/1")).status == 404
+
+
+# -- a person who meets the console for the first time -------------------------------------------------------------
+
+
+class CodeArtsThatAnswers:
+    """Says that every build has ended."""
+
+    async def build_info(self, _job_id, _build_no):
+        return BuildInfo(building=False, result="SUCCESS", region=None)
+
+
+async def test_a_search_for_a_build_that_never_came_leads_to_the_reason(serve):
+    client = await serve(codearts=CodeArtsThatAnswers())
+    _, text, _ = await page(client, f"/builds?job_id={JOB}&build_no=99")
+    assert f'<a href="/builds/{JOB}/99">Why is it not here?</a>' in text
+    _, text, _ = await page(client, f"/builds/{JOB}/99")
+    assert "CodeArts was not asked" in text
+    assert f'href="/builds/{JOB}/99?codearts=true"' in text
+    _, text, _ = await page(client, f"/builds/{JOB}/99?codearts=true")
+    assert "CodeArts was not asked" not in text
+    assert "data-live" not in text  # else the answer would be replaced
+
+
+async def test_the_page_of_a_build_leads_to_its_rejected_file(serve, ledger):
+    await ledger.accept(rejections=(kept_refusal("cut.xml", b"<a"),), build_no=7)
+    _, text, _ = await page(await serve(), f"/builds/{JOB}/7")
+    assert 'href="/rejections/1">Look at it, or send it after all</a>' in text
+
+
+async def test_a_job_has_its_name_where_it_is_known(serve, ledger):
+    await ledger.accept(report("a.xml"), build_no=7, upload_metadata=UploadMetadata(job_name="shop nightly"))
+    client = await serve()
+    for path in ("/builds", f"/builds/{JOB}/7"):
+        assert "shop nightly" in (await page(client, path))[1]
+
+
+async def test_lists_begin_with_a_day(serve, ledger, clock):
+    client = await serve()
+    for number in (1, 2):
+        await ledger.accept(report("a.xml"), rejections=(kept_refusal(f"{number}.xml", b"<a"),), build_no=number)
+        await client.post(f"/api/v1/builds/{number}/finalize")
+        clock.advance(DAY)
+    first, second = (rfc3339(clock.now() - days * DAY)[:10] for days in (2, 1))
+    for path, name in (("audit", "target"), ("builds", "build_no"), ("rejections", "name")):
+        both = (await (await client.get(f"/api/v1/{path}?until={second}")).json())[path]
+        (one,) = (await (await client.get(f"/api/v1/{path}?until={first}")).json())[path]
+        assert [entry[name] for entry in both][1] == one[name]
+        assert (await client.get(f"/api/v1/{path}?until=yesterday")).status == 400
+        status, text, _ = await page(client, f"/{path}?until={first}")
+        assert (status, f'value="{first}"' in text) == (200, True)

@@ -16,6 +16,7 @@ from bridge.server.http.responses import disposition, file_name
 from bridge.store.archive import disk as archive_disk
 from bridge.store.archive.base import ArchiveEntry, day_of
 from bridge.store.archive.disk import DiskArchive
+from bridge.store.blobs.base import PIECE_BYTES
 
 DAY_US = 24 * 3600 * 1_000_000
 JOB = "a1" * 16
@@ -226,3 +227,29 @@ async def test_what_people_put_beside_the_days_stays(folder):
     (folder / "notes" / "a" / "b" / "c.txt").write_text("mine")
     assert await archive.delete_before("9999/01/01", limit=10) == 0
     assert (folder / "notes" / "a" / "b" / "c.txt").read_text() == "mine"
+
+
+# -- read and delete one copy --------------------------------------------------------------------------------------
+
+
+async def test_a_copy_is_read_in_pieces(archive):
+    content = os.urandom(700_000)
+    kept = await keep(archive, content)
+    pieces = [piece async for piece in archive.read(kept.key)]
+    assert b"".join(pieces) == content
+    assert max(map(len, pieces)) <= PIECE_BYTES
+
+
+async def test_a_copy_that_is_not_there_cannot_be_read(archive):
+    with pytest.raises(FileNotFoundError):
+        [piece async for piece in archive.read(entry().key)]
+
+
+async def test_copies_are_deleted_by_their_keys_and_others_stay(archive):
+    gone, other = await keep(archive), await keep(archive, b"<testsuites/>", report_id=2)
+    await archive.delete([gone.key, entry(report_id=9).key])
+    assert await archive.find_copy(gone.key, disposition="") is None
+    assert b"".join([piece async for piece in archive.read(other.key)]) == b"<testsuites/>"
+    await archive.delete([other.key])
+    if isinstance(archive, DiskArchive):
+        assert list(archive._root.rglob("*")) == []

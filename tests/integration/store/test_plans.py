@@ -37,6 +37,10 @@ def connection(tmp_path):
     [
         (lambda c: list_builds(c, BuildsQuery(state=BuildState.NO_RUN, route="shop")), "ix_builds_unfinished_route"),
         (lambda c: list_builds(c, BuildsQuery(state=BuildState.OPEN, job_id=JOB)), "ix_builds_unfinished_job"),
+        (lambda c: list_builds(c, BuildsQuery(caller="ci")), "ix_reports_caller"),
+        (lambda c: list_builds(c, BuildsQuery(branch="main")), "ix_builds_branch"),
+        (lambda c: list_builds(c, BuildsQuery(commit="abc")), "ix_builds_commit"),
+        (lambda c: list_builds(c, BuildsQuery(problems=True)), "ix_builds_stuck_reason"),
         (lambda c: request_poll(c, 1, [PollRequest(job_id=JOB)]), "ix_builds_unfinished_job"),
         (lambda c: unlink_dead(c, 1, [1]), "ix_deliveries_unfinished"),
         (lambda c: list_rejections(c, RejectionsQuery(route="shop")), "ix_rejections_route"),
@@ -53,6 +57,10 @@ def connection(tmp_path):
     ids=[
         "closed of a route",
         "open of a job",
+        "of a caller",
+        "of a branch",
+        "of a commit",
+        "with problems",
         "hook",
         "dead",
         "rejections of a route",
@@ -76,3 +84,19 @@ def test_what_is_few_is_found_by_an_index_that_holds_little_else(connection, que
     event.listen(connection, "before_cursor_execute", explain)
     query(connection)
     assert index in plans[0]
+
+
+@pytest.mark.parametrize("query", [BuildsQuery(branch="main"), BuildsQuery(commit="a"), BuildsQuery(problems=True)])
+def test_no_filter_reads_the_whole_table(connection, query):
+    scans = []
+
+    def explain(*event_arguments):
+        _, cursor, statement, parameters, _, _ = event_arguments
+        cursor.execute("EXPLAIN QUERY PLAN " + statement, parameters)
+        scans.extend(
+            row[-1] for row in cursor.fetchall() if row[-1].startswith("SCAN builds") and "INDEX" not in row[-1]
+        )
+
+    event.listen(connection, "before_cursor_execute", explain)
+    list_builds(connection, query)
+    assert scans == []

@@ -48,6 +48,8 @@ EVERY_QUERY = [
     listed(before_id=3),
     listed(job_id=JOB),
     listed(job_id=JOB, build_no=2),
+    listed(caller="ci"),
+    listed(caller="ci", job_id=JOB),
     listed(state=BuildState.OPEN),
     listed(route="shop"),
     listed(job_id=JOB, state=BuildState.OPEN, route="shop"),
@@ -123,6 +125,7 @@ async def test_a_build_is_told_in_the_contracts_words(database):
                     "counts": True,
                 }
             ],
+            "recent_finalizes": [],
         },
         "reports": [
             {
@@ -154,6 +157,16 @@ async def test_a_build_is_told_in_the_contracts_words(database):
                         "attempts": 0,
                         "last_error": None,
                         "next_attempt_at": "1970-01-01T00:00:00.000000Z",
+                        "recent_attempts": [
+                            {
+                                "call": "register",
+                                "at": "1970-01-01T00:00:00.000001Z",
+                                "duration_seconds": 0.000001,
+                                "outcome": "succeeded",
+                                "status": 201,
+                                "reason": None,
+                            }
+                        ],
                     }
                 ],
             }
@@ -169,7 +182,7 @@ async def test_before_the_pin_a_build_shows_what_is_known_of_it_so_far(ledger, d
     await ledger.record(visit.build, set_build(record=BuildRecord(branch="release")))
     build = await database.read(one_build, 1)
     assert (build["branch"], build["commit"], build["route"]) == ("release", "c0ffee", None)
-    assert build["testnod"] == {"build_id": None, "runs": []}
+    assert build["testnod"] == {"build_id": None, "runs": [], "recent_finalizes": []}
 
 
 async def test_without_a_record_a_build_shows_what_uploads_said(ledger, database):
@@ -435,3 +448,67 @@ async def test_no_query_selects_bytes_or_presigned_urls(database, query):
     harmless = re.compile(r"reports\.(body|blob) IS NOT NULL|NULL AS presigned_url")
     for statement, _ in asked_for:
         assert not re.search("body|blob|presigned_url", harmless.sub("", statement))
+
+
+# -- of a caller ---------------------------------------------------------------------------------------------------
+
+
+async def of_caller(database, **query):
+    """Return the numbers of a caller's builds, page by page."""
+    pages, before_id = [], BuildsQuery().before_id
+    while before_id is not None:
+        page = await list_all(database, before_id=before_id, **query)
+        pages.append([build["build_no"] for build in page.builds])
+        before_id = page.next_before_id
+    return pages
+
+
+@pytest.fixture
+async def of_two_callers(ledger, monkeypatch):
+    """Nine builds: each third one of nightly, and of these one with reports of both callers."""
+    monkeypatch.setattr(queries, "WALKED_BUILDS", 2)
+    monkeypatch.setattr(queries, "MAX_WALKS", 2)
+    for number in range(1, 10):
+        caller = "ci" if number % 3 else "nightly"
+        await ledger.accept(
+            report("a.xml"), report("b.xml", b"<testsuite>b</testsuite>"), build_no=number, caller=caller
+        )
+    await ledger.accept(report("c.xml", b"<testsuite>c</testsuite>"), build_no=3, caller="ci")
+
+
+@pytest.mark.usefixtures("of_two_callers")
+async def test_builds_are_found_by_a_caller_of_one_of_their_reports(database):
+    assert await of_caller(database, caller="nightly") == [[9, 6, 3]]
+    assert await of_caller(database, caller="ci", limit=3) == [[8, 7, 5], [4, 3, 2], [1]]
+    assert await of_caller(database, caller="nobody else") == [[]]
+
+
+@pytest.mark.usefixtures("of_two_callers")
+async def test_other_filters_narrow_the_builds_of_a_caller(database):
+    assert await of_caller(database, caller="nightly", state=BuildState.OPEN) == [[9, 6, 3]]
+    assert await of_caller(database, caller="nightly", job_id=JOB, build_no=6) == [[6]]
+    assert await of_caller(database, caller="nightly", job_id=JOB, build_no=7) == [[]]
+    assert await of_caller(database, caller="nightly", branch="main") == [[]]
+
+
+@pytest.mark.usefixtures("of_two_callers")
+async def test_a_page_of_a_caller_ends_after_a_bounded_walk_and_the_next_one_goes_on(database):
+    done = "UPDATE builds SET state = 'finalized', route = 'shop' WHERE build_no IN (1, 2)"
+    await database.transact(lambda connection, _now: connection.exec_driver_sql(done))
+    assert await of_caller(database, caller="ci", state=BuildState.FINALIZED) == [[], [2, 1]]
+    assert await of_caller(database, caller="ci", route="shop", limit=1) == [[], [2], [1]]
+
+
+# -- until a day ---------------------------------------------------------------------------------------------------
+
+
+async def test_a_page_begins_with_the_newest_build_before_a_time(ledger, database, clock):
+    for number in range(1, 6):
+        await ledger.accept(report(), build_no=number)
+        clock.advance(SECOND)
+    for count in range(7):
+        until = START + count * SECOND
+        page = await list_all(database, until=until)
+        assert [build["build_no"] for build in page.builds] == list(range(min(count, 5), 0, -1)), count
+    assert (await list_all(database, until=START + 9 * SECOND, before_id=3)).builds[0]["build_no"] == 2
+    assert (await list_all(database, until=START + 4 * SECOND, limit=1)).next_before_id == 4

@@ -1,12 +1,14 @@
 """What the page of a build draws and lists: the spans of its timeline, and the events of its life."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
-from bridge.domain.build import DeliveryState, DeliveryTarget, EndReason, RegistrationState
+from bridge.domain.attempts import OF_BUILD, Attempt, AttemptOutcome, CallKind
+from bridge.domain.build import DeliveryState, DeliveryTarget, EndReason
+from bridge.domain.instants import SECOND
 from bridge.domain.text_format import counted
-from bridge.server.admin.console.charts import Span
+from bridge.server.admin.console.charts import Mark, Span, duration
 from bridge.store.console import BuildDetails
 
 MAX_DELIVERY_SPANS: Final = 24
@@ -23,6 +25,23 @@ END_REASONS = {
 }
 
 
+CALLS = {
+    CallKind.REGISTER: "register at TestNod",
+    CallKind.PUT: "send to TestNod's storage",
+    CallKind.UPLOAD_FAILED: "report to TestNod that an upload failed",
+    CallKind.FINALIZE: "finalize the run",
+    CallKind.ARCHIVE: "copy to the archive",
+    CallKind.MIRROR: "upload to CodeArts",
+}
+OUTCOMES = {
+    AttemptOutcome.SUCCEEDED: "succeeded",
+    AttemptOutcome.REJECTED: "rejected",
+    AttemptOutcome.UNKNOWN: "no usable answer",
+    AttemptOutcome.NOT_SENT: "could not be sent",
+    AttemptOutcome.UNREADABLE: "the report could not be read",
+}
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Event:
     """Something that happened to the build at `at` (microseconds UTC); `kind` is the class of its mark."""
@@ -31,26 +50,47 @@ class Event:
     text: str
     kind: str = "step"
     detail: str = ""
+    since: str = ""  # how long after the event before; empty: at once
 
 
 def spans_of(details: BuildDetails) -> list[Span]:
-    """Return the bars of the timeline: the build, its deliveries, its runs."""
+    """Return the bars of the timeline: the build, its deliveries with their attempts, its runs."""
     row = details.row
     spans = [Span(label="build at CodeArts", start=row.accepted_at, end=row.ended_at, kind="build")]
     names = {report.id: report.name for report in details.reports}
     to_testnod = [delivery for delivery in details.deliveries if delivery.target == DeliveryTarget.TESTNOD]
     for delivery in to_testnod[:MAX_DELIVERY_SPANS]:
+        attempts = details.attempts.get(delivery.id, [])
         dead = delivery.state == DeliveryState.DEAD
+        last_at = max([delivery.pending_since, *(_end_of(attempt) for attempt in attempts)])
         spans.append(
             Span(
                 label=names.get(delivery.report_id, "report"),
-                start=delivery.pending_since,
-                end=(delivery.first_failure_at or delivery.pending_since) if dead else delivery.delivered_at,
+                start=min([delivery.pending_since, *(attempt.at for attempt in attempts)]),
+                end=last_at if dead else delivery.delivered_at,
                 kind="dead" if dead else "delivery",
+                marks=[_mark(attempt) for attempt in attempts],
             )
         )
-    spans += [Span(label="test run", start=run.opened_at, end=run.finalized_at, kind="run") for run in details.runs]
+    finalizes = details.attempts.get(OF_BUILD, [])
+    for run in details.runs:
+        last = run is details.runs[-1]
+        marks = [_mark(attempt) for attempt in finalizes if last and attempt.at >= run.opened_at]
+        ends = max([run.finalized_at or 0, *(mark.end for mark in marks)])
+        end = None if run.finalized_at is None else ends
+        spans.append(Span(label="test run", start=run.opened_at, end=end, kind="run", marks=marks))
     return spans
+
+
+def _mark(attempt: Attempt) -> Mark:
+    answer = f"HTTP {attempt.status}" if attempt.status else OUTCOMES[attempt.outcome]
+    tip = f"{CALLS[attempt.call]}: {answer}, {duration(attempt.duration)}"
+    kind = "ok" if attempt.outcome is AttemptOutcome.SUCCEEDED else "failed"
+    return Mark(start=attempt.at, end=_end_of(attempt), kind=kind, tip=tip)
+
+
+def _end_of(attempt: Attempt) -> int:
+    return attempt.at + attempt.duration
 
 
 def hidden_spans(details: BuildDetails) -> int:
@@ -60,43 +100,47 @@ def hidden_spans(details: BuildDetails) -> int:
 
 
 def events_of(details: BuildDetails) -> list[Event]:
-    """Return what happened, oldest first, at most MAX_EVENTS; equal events at one time are one line."""
-    row, names = details.row, {report.id: report.name for report in details.reports}
-    of_delivery = {delivery.id: names.get(delivery.report_id, "a report") for delivery in details.deliveries}
+    """Return what happened, oldest first, at most MAX_EVENTS, with the time since the line before.
+
+    Equal events at one time are one line.
+    """
+    row = details.row
     events = [Event(at=report.accepted_at, text="accepted", detail=report.name) for report in details.reports]
-    for registration in details.registrations:
-        name = of_delivery.get(registration.delivery_id, "a report")
-        events.append(Event(at=registration.requested_at, text="registered at TestNod", detail=name))
-        if registration.stored_at is not None:
-            events.append(
-                Event(at=registration.stored_at, text="stored in TestNod's storage", detail=name, kind="good")
-            )
-        if registration.state in (RegistrationState.LOST, RegistrationState.FAILED):
-            failure = registration.failure or "no answer came, so its ids are not known"
-            events.append(
-                Event(at=registration.requested_at, text=f"an upload of {name} failed", detail=failure, kind="bad")
-            )
     if row.described_at is not None:
         events.append(Event(at=row.described_at, text="CodeArts named branch and commit"))
     if row.ended_at is not None:
         events.append(
             Event(at=row.ended_at, text=f"the build ended ({_end(row.end_reason)})", detail=row.build_result or "")
         )
-    for run in details.runs:
-        events.append(Event(at=run.opened_at, text="TestNod opened a run", detail=run.test_run_id))
-        if run.finalized_at is not None:
-            events.append(
-                Event(
-                    at=run.finalized_at,
-                    text="the run was finalized",
-                    detail=f"status {run.status or 'unknown'}",
-                    kind="good",
-                )
-            )
+    events += [
+        Event(at=run.opened_at, text="TestNod opened a run", detail=run.test_run_id, kind="good")
+        for run in details.runs
+    ]
+    events += _attempt_events(details)
     for rejection in details.rejections:
         what = rejection.name or "an upload"
         events.append(Event(at=rejection.rejected_at, text=f"rejected {what}", detail=rejection.reason, kind="bad"))
-    return _together(sorted(events, key=lambda event: event.at))[:MAX_EVENTS]
+    shown = _together(sorted(events, key=lambda event: event.at))[:MAX_EVENTS]
+    return [
+        replace(event, since=f"{duration(event.at - before.at)} later" if event.at - before.at >= SECOND else "")
+        for before, event in zip([*shown[:1], *shown], shown, strict=False)
+    ]
+
+
+def _attempt_events(details: BuildDetails) -> list[Event]:
+    names = {report.id: report.name for report in details.reports}
+    of_delivery = {delivery.id: names.get(delivery.report_id, "a report") for delivery in details.deliveries}
+    found = []
+    for delivery_id, attempts in details.attempts.items():
+        name = of_delivery.get(delivery_id, "")
+        for attempt in attempts:
+            took = f"{f'HTTP {attempt.status} ' if attempt.status else ''}after {duration(attempt.duration)}"
+            succeeded = attempt.outcome is AttemptOutcome.SUCCEEDED
+            reason = "" if attempt.reason is None else f": {attempt.reason}"
+            what = CALLS[attempt.call] if succeeded else f"{CALLS[attempt.call]}: {OUTCOMES[attempt.outcome]}"
+            detail = f"{name} {took}{reason}" if name else f"{took}{reason}"
+            found.append(Event(at=_end_of(attempt), text=what, kind="good" if succeeded else "bad", detail=detail))
+    return found
 
 
 def _end(reason: str | None) -> str:

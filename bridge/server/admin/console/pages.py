@@ -6,7 +6,6 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import aclosing, contextmanager
 from dataclasses import replace
 from functools import cached_property, partial
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 from urllib.parse import parse_qsl
 
@@ -15,7 +14,8 @@ from aiohttp import web
 from lxml import etree
 from multidict import MultiDict
 
-from bridge.domain.build import BuildState
+from bridge.client.codearts import CodeArts
+from bridge.domain.build import BuildState, DeliveryState
 from bridge.domain.circuit_breaker import is_pause
 from bridge.domain.clock_trust import Verdict
 from bridge.domain.instants import HOUR, MINUTE, SECOND
@@ -26,6 +26,7 @@ from bridge.domain.why import why
 from bridge.errors import BadParameter, BridgeError, NotFound, Unavailable
 from bridge.server.admin.access import CSRF_FIELD, PERSON, AdminAccess, require_csrf, require_same_site
 from bridge.server.admin.actions import OperatorActions
+from bridge.server.admin.builds import poll_codearts
 from bridge.server.admin.console.build_page import events_of, hidden_spans, spans_of
 from bridge.server.admin.console.charts import bars, timeline
 from bridge.server.admin.console.rejected_file import MAX_SHOWN_BYTES, excerpt, preview_repair
@@ -43,7 +44,7 @@ from bridge.server.http.requests import read_small_body
 from bridge.server.http.responses import disposition, file_name
 from bridge.server.upload.resender import QuarantineResender
 from bridge.store.archive.base import Archive, copy_of
-from bridge.store.blobs.base import PIECE_BYTES, Spool
+from bridge.store.blobs.base import Spool
 from bridge.store.circuit_breakers import all_breakers
 from bridge.store.console import (
     BUCKETS_OF_DAY,
@@ -81,12 +82,14 @@ PAGE_BUILDS: Final = 50
 REPORTS_SHOWN: Final = 200
 MAX_SIGN_IN_BYTES: Final = 4096
 MAX_COSTLY_PAGES: Final = 4
+PIECE_SECONDS: Final = 10.0  # for one piece of a file: a disk or bucket that takes longer is away
 
 ACTIONS: Final = {
     "retry-delivery": "Send this report to TestNod again?",
     "retry-build": "Send all dead reports of this build again?",
     "retry-route": "Send all dead reports of this route again?",
     "finalize-build": "End this build now? Its run is finalized once its reports are delivered.",
+    "forget-build": "Forget this build? Its reports, their bytes and its rejections are deleted here for good.",
     "pause-route": "Pause this route? Reports are accepted, and nothing is sent until it is resumed.",
     "resume-route": "Resume this route?",
     "send-as-is": "Send this file as it is, with the settings of today?",
@@ -110,6 +113,7 @@ class ConsolePages:
         actions: OperatorActions,
         identification: Identification,
         resender: Callable[[], QuarantineResender],
+        codearts: Callable[[], CodeArts | None],
         spool: Spool,
         archive: Archive | None,
         access: Callable[[], AdminAccess],
@@ -122,6 +126,7 @@ class ConsolePages:
         self._actions = actions
         self._identification = identification
         self._resender = resender
+        self._codearts = codearts
         self._spool = spool
         self._archive = archive
         self._access = access
@@ -194,7 +199,9 @@ class ConsolePages:
         job_id, build_no = query.job_id or "", query.build_no or 0
         details = await self._database.read(build_details, job_id, build_no)
         found = await self._database.read(find_why, job_id, build_no)
-        now = self._database.now()
+        now, codearts = self._database.now(), self._codearts()
+        asks = request.query.get("codearts") == "true"
+        polled = await poll_codearts(codearts, job_id, build_no, found) if asks else None
         answer = why(
             job_id=job_id,
             build_no=build_no,
@@ -202,7 +209,7 @@ class ConsolePages:
             rejections=found.rejections,
             breakers=replace(found.breakers, clock=self._clock_verdict()),
             now=now,
-            polled=None,
+            polled=polled,
             leased=found.lease_until > now,
         )
         before, after = await self._database.read(neighbors, job_id, build_no)
@@ -217,6 +224,8 @@ class ConsolePages:
             answer=answer,
             details=details,
             rejections=found.rejections,
+            asked=asks,
+            may_ask=codearts is not None and details is None and polled is None,
             reports=order[:REPORTS_SHOWN],
             hidden_reports=max(0, len(order) - REPORTS_SHOWN),
             events=events_of(details) if details else [],
@@ -265,31 +274,24 @@ class ConsolePages:
         return await self._in_thread(reader.finish)
 
     async def _bytes_of(self, source: ReportSource) -> AsyncGenerator[bytes]:
+        """Yield the bytes of a report: from its row, the spool, or the archive."""
         if source.body is not None:
             yield source.body
-        elif source.blob is not None:
-            async with aclosing(self._spool.read(source.blob)) as pieces:
-                async for piece in pieces:
-                    yield piece
-        else:
-            copy = await self._archived(source)
-            with await asyncio.to_thread(copy.open, "rb") as file:
-                while piece := await self._in_thread(file.read, PIECE_BYTES):
-                    yield piece
+            return
+        pieces = self._spool.read(source.blob) if source.blob is not None else await self._archived(source)
+        async with aclosing(pieces):
+            while piece := await _next_piece(pieces):
+                yield piece
 
-    async def _archived(self, source: ReportSource) -> Path:
-        """Return the copy in the archive; raise NotFound if there is none on a disk of this machine."""
+    async def _archived(self, source: ReportSource) -> AsyncGenerator[bytes]:
+        """Return the bytes of the copy in the archive; raise NotFound if there is none."""
         copy = None if self._archive is None else await self._database.read(copy_of, source.row.id)
-        if self._archive is None or copy is None or copy.entry is None:
+        if self._archive is None or copy is None or copy.entry is None or copy.state is not DeliveryState.DELIVERED:
             raise NotFound(
                 "The file is no longer kept here: TestNod has it, and store.archive is empty. "
                 "Set store.archive to keep copies of later reports."
             )
-        saved_as = disposition(file_name(f"report-{source.row.id}", source.row.name))
-        found = await self._archive.find_copy(copy.entry.key, disposition=saved_as)
-        if not isinstance(found, Path):
-            raise NotFound("The copy in the archive cannot be read here. Download it with the link of the report.")
-        return found
+        return self._archive.read(copy.entry.key)
 
     async def rejections(self, request: web.Request) -> web.StreamResponse:
         """Show a page of rejections, newest first."""
@@ -337,11 +339,12 @@ class ConsolePages:
 
     async def audit(self, request: web.Request) -> web.StreamResponse:
         """Show what operators did, newest first."""
-        before_id, _ = read_page(_multi({name: value for name, value in request.query.items() if value}))
-        found = await self._actions.audit(before_id, PAGE_BUILDS + 1)
+        given = {name: value for name, value in request.query.items() if value}
+        query = replace(read_page(_multi(given)), limit=PAGE_BUILDS + 1)
+        found = await self._actions.audit(query)
         page = found[:PAGE_BUILDS]
-        following = {"after": str(page[-1].id)} if len(found) > PAGE_BUILDS else None
-        return self._page(request, "audit.html", entries=page, following=following)
+        following = {**given, "after": str(page[-1].id)} if len(found) > PAGE_BUILDS else None
+        return self._page(request, "audit.html", entries=page, given=given, following=following)
 
     # -- actions -------------------------------------------------------------------------------------------------
 
@@ -349,7 +352,9 @@ class ConsolePages:
         """Ask whether to do an action."""
         action, target = _action(request.query)
         back = _local_path(request.query.get("back", "/"))
-        return self._page(request, "ask.html", action=action, target=target, question=ACTIONS[action], back=back)
+        loss = await self._actions.loss(read_id(target)) if action == "forget-build" else ""
+        question = ACTIONS[action]
+        return self._page(request, "ask.html", action=action, target=target, question=question, loss=loss, back=back)
 
     async def act(self, request: web.Request) -> web.StreamResponse:
         """Do an action, and show what happened."""
@@ -358,7 +363,8 @@ class ConsolePages:
         require_csrf(person, form.get(CSRF_FIELD))
         action, target = _action(form)
         result = await self._do(request, action, target)
-        return self._page(request, "done.html", action=action, result=result, back=_local_path(form.get("back", "/")))
+        back = "/builds" if action == "forget-build" else _local_path(form.get("back", "/"))
+        return self._page(request, "done.html", action=action, result=result, back=back)
 
     async def _do(self, request: web.Request, action: str, target: str) -> str:
         if action in ("pause-route", "resume-route"):
@@ -375,6 +381,8 @@ class ConsolePages:
                 return await self._actions.retry(request, build_id=row_id)
             case "finalize-build":
                 return await self._actions.finalize(request, row_id)
+            case "forget-build":
+                return await self._actions.forget(request, row_id)
             case _:
                 sent = await self._resender().send(row_id, repair=action == "send-repaired")
                 await self._actions.record(request, action, f"rejection {row_id}")
@@ -469,6 +477,20 @@ def _saved(report: ReportRow, cases: CasePage) -> web.Response:
     name = file_name(f"report-{report.id}", f"{report.name}.html")
     headers = {**PAGE_HEADERS, "Content-Disposition": disposition(name)}
     return web.Response(text=text, content_type="text/html", headers=headers)
+
+
+async def _next_piece(pieces: AsyncGenerator[bytes]) -> bytes:
+    """Return the next piece of a report, empty at its end; raise NotFound or Unavailable if it cannot be read."""
+    try:
+        async with asyncio.timeout(PIECE_SECONDS):
+            return await anext(pieces, b"")
+    except FileNotFoundError as error:
+        raise NotFound("The file is no longer in the archive. It was kept for store.retention.") from error
+    except TimeoutError as error:
+        raise Unavailable("The spool or the archive did not return the file in time. Reload the page.") from error
+    except OSError as error:
+        reason = error.strerror or type(error).__name__
+        raise Unavailable(f"The file cannot be read: {reason}. Check its disk.") from error
 
 
 async def _read_form(request: web.Request) -> Mapping[str, str]:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Final
 from bridge.domain.instants import SECOND
 from bridge.domain.junit.cases import CasePage, colored
 from bridge.domain.text_format import capital, counted
+from bridge.server.admin.console.charts import duration
 
 if TYPE_CHECKING:
     import jinja2
@@ -49,6 +50,7 @@ def new_environment() -> "jinja2.Environment":
     )
     environment.filters.update(
         when=when,
+        took=lambda seconds: duration(round(seconds * SECOND)),
         plain_time=plain_time,
         size=size,
         colored=colored,
