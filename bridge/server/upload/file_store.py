@@ -381,6 +381,7 @@ class UploadFileStore:
             notes=(file.note, *result.accepted.notes) if file.note else result.accepted.notes,
             body=body,
             blob=blob,
+            case_digest=result.accepted.case_digest,
         )
 
     def _metadata(self, file: ReceivedFile, sent: FileDigest) -> BlobMetadata:

@@ -5,6 +5,7 @@ JSON, because a process that reads hostile files must not be able to send anythi
 
 import dataclasses
 import json
+from base64 import b64decode, b64encode
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -91,6 +92,7 @@ def _result_to_json(result: TransformResult | Invalid) -> dict[str, Any]:
         "notes": accepted.notes,
         "codec": accepted.codec,
         "highlights": dataclasses.asdict(accepted.highlights),
+        "case_digest": b64encode(accepted.case_digest).decode(),
         "changes": result.changes,
         "written": result.written,
     }
@@ -107,6 +109,7 @@ def _result_from_json(message: dict[str, Any]) -> TransformResult | Invalid:
             notes=tuple(message["notes"]),
             codec=message["codec"],
             highlights=highlights_from_json(message["highlights"]),
+            case_digest=b64decode(message["case_digest"]),
         ),
         changes=tuple(message["changes"]),
         written=FileDigest(*message["written"]) if message["written"] else None,
