@@ -14,7 +14,7 @@ from typing import Final
 from bridge.domain.junit.case_digest import CaseRecorder, read_digest
 from bridge.domain.junit.validator import validate_bytes
 
-WORDS: Final = "login cart user order price list search index cache retry token queue mail report parse render".split()
+WORDS: Final = ("login", "cart", "order", "price", "search", "index", "cache", "retry", "token", "queue", "report")
 CASES: Final = (10, 100, 1_000, 50_000)
 ROUNDS: Final = 9
 
@@ -77,7 +77,6 @@ def main() -> None:
         cases = names(count, random.Random(1))
         data, repeats = report(cases), max(1, 20_000 // count)
         digest = recorded(cases)
-        assert len(read_digest(digest).cases) == count
         whole = cpu_us(lambda data=data: validate_bytes(data), max(1, repeats // 4))
         row = (
             f"{count:6} {len(data):8} | {len(digest):7} {cpu_us(lambda cases=cases: recorded(cases), repeats):9.0f} "

@@ -84,7 +84,8 @@ class CaseRecorder:
             text = _shortened(text)
         if classname != self._classname:
             self._classname = classname
-            text = f"{_shortened(classname) if classname and len(classname) > MAX_NAME else classname or ''}{FIELD}{text}"
+            prefix = classname or ""
+            text = f"{prefix if len(prefix) <= MAX_NAME else _shortened(prefix)}{FIELD}{text}"
         self._names.append(text)
         self._verdicts.append(VERDICTS[outcomes])
         self._times.append(time)

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from bridge.domain.junit.result import Invalid, TestCounts, Valid, highlights_from_json
+from bridge.domain.junit.rewrite_rules import RewriteRule
 from bridge.server.validation.transform import FileDigest, TransformOptions, TransformResult
 
 
@@ -53,7 +54,9 @@ def read_request(line: bytes, read: Callable[[int], bytes]) -> ValidationRequest
     message = json.loads(line)
     if "sizes" in message:
         return BatchRequest([read(size) for size in message["sizes"]])
-    options = TransformOptions(**message["options"] | {"strip": tuple(message["options"]["strip"])})
+    options = message["options"]
+    rules = tuple(RewriteRule(**rule) for rule in options["rewrite"])
+    options = TransformOptions(**options | {"strip": tuple(options["strip"]), "rewrite": rules})
     return FileRequest(Path(message["path"]), options, message["out"] and Path(message["out"]))
 
 

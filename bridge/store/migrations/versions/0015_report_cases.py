@@ -14,8 +14,6 @@ def upgrade() -> None:
         "report_cases",
         sa.Column("report_id", sa.BigInteger(), autoincrement=False, nullable=False),
         sa.Column("digest", sa.LargeBinary(), nullable=False),
-        sa.ForeignKeyConstraint(
-            ["report_id"], ["reports.id"], name="fk_report_cases_report_id", ondelete="CASCADE"
-        ),
+        sa.ForeignKeyConstraint(["report_id"], ["reports.id"], name="fk_report_cases_report_id", ondelete="CASCADE"),
         sa.PrimaryKeyConstraint("report_id", name="pk_report_cases"),
     )
