@@ -16,11 +16,14 @@ from bridge.store.rejections import MAX_ID, RejectionsQuery
 
 DEFAULT_LIMIT = 100
 MAX_LIMIT = 1000
+DEFAULT_TEST_BUILDS = 20  # TestNod compares as many runs
+MAX_TEST_BUILDS = 50
 MAX_TEXT_CHARACTERS = 128  # of a job or route; the ledger has no longer ones
 
 BUILDS_NAMES = ("job_id", "build_no", "state", "route", "branch", "commit", "problems", "limit", "after")
 REJECTIONS_NAMES = ("job_id", "build_no", "route", "limit", "after")
 PAGE_NAMES = ("limit", "after")
+TESTS_NAMES = ("job_id", "limit")
 WHY_NAMES = ("job_id", "build_no")
 
 _NUMBER = re.compile(r"[0-9]{1,16}", re.ASCII)
@@ -66,6 +69,15 @@ def read_page(query: MultiMapping[str]) -> tuple[int, int]:
     """Return the id before which a page begins, and its length; raise BadParameter that names the first fault."""
     _require_known(query, PAGE_NAMES)
     return _before_id(query), _limit(query)
+
+
+def read_tests_query(query: MultiMapping[str]) -> tuple[str, int]:
+    """Return job and number of builds of GET /api/v1/tests; raise BadParameter that names the first fault."""
+    _require_known(query, TESTS_NAMES)
+    job_id = _filtered_job_id(query)
+    if job_id is None:
+        raise BadParameter("job_id is missing. Send the id of a job, as in /api/v1/builds.")
+    return job_id, _limit(query, DEFAULT_TEST_BUILDS, MAX_TEST_BUILDS)
 
 
 def read_id(text: str) -> int | None:
@@ -127,11 +139,11 @@ def _state(query: MultiMapping[str]) -> BuildState | None:
     return BuildState(value) if value else None
 
 
-def _limit(query: MultiMapping[str]) -> int:
-    value = query.get("limit", "") or str(DEFAULT_LIMIT)
-    if not _NUMBER.fullmatch(value) or not 1 <= int(value) <= MAX_LIMIT:
+def _limit(query: MultiMapping[str], default: int = DEFAULT_LIMIT, maximum: int = MAX_LIMIT) -> int:
+    value = query.get("limit", "") or str(default)
+    if not _NUMBER.fullmatch(value) or not 1 <= int(value) <= maximum:
         raise BadParameter(
-            f"limit is {quote_for_display(value)}, not a whole number from 1 to {MAX_LIMIT}. Correct or omit it."
+            f"limit is {quote_for_display(value)}, not a whole number from 1 to {maximum}. Correct or omit it."
         )
     return int(value)
 
