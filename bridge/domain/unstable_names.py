@@ -260,8 +260,9 @@ def _rules(attribute: str, kind: str, found: _Found) -> Iterator[RewriteRule]:
     at_end = all(not right for right in found.rights)
     for left, right in contexts:
         before = left if len(left) <= MAX_CONTEXT else _WORD_BEFORE.sub("", left[-MAX_CONTEXT:])
-        after = "" if before and kind == "version" else right[:MAX_CONTEXT]
-        end = "$" if at_end and BY_NAME[kind].needs_context else ""
+        is_named = bool(before) and kind == "version"  # Chrome 120.0: what follows may change too
+        after = "" if is_named else right[:MAX_CONTEXT]
+        end = "$" if at_end and BY_NAME[kind].needs_context and not is_named else ""
         pattern = f"{escaped(before)}{pattern_of(kind, found.values)}{escaped(after)}{end}"
         replacement = f"{before}{_MARK}{after}".replace("\\", "\\\\").replace(_MARK, BY_NAME[kind].placeholder)
         yield RewriteRule(attribute=attribute, pattern=pattern, replacement=replacement)

@@ -131,7 +131,8 @@ CLOCKS = (
     '<?xml version="1.0" encoding="utf-8"?><testsuites><testsuite name="at 12:00:01">'
     '<testcase classname="测试" name="登录 at 12:00:01" time="1"><system-out>at 12:00:01 '
     '<testcase name="x at 12:00:01"/></system-out></testcase>'
-    '<testcase classname="测试" name="登录 at 12:00:02" time="1"><failure message="at 12:00:02">a&amp;b</failure></testcase>'
+    '<testcase classname="测试" name="登录 at 12:00:02" time="1">'
+    '<failure message="at 12:00:02">a&amp;b</failure></testcase>'
     '<testcase name="still"/></testsuite></testsuites>'
 ).encode()
 NO_CLOCK = RewriteRule(attribute="name", pattern=" at [0-9:]+$")
