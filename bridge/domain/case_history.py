@@ -3,7 +3,6 @@
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from statistics import median_high
 from typing import Final, NamedTuple
 
 from bridge.domain.junit.case_digest import FAILED, FIELD, FLAKY_CASE, PASSED, CaseResult
@@ -223,7 +222,7 @@ def _slow(builds: Sequence[BuildCases]) -> tuple[list[SlowCase], list[SlowBuild]
                 if time_us is not None and verdict in (PASSED, FAILED, FLAKY_CASE):
                     times[report.slot, identity].append(_Timed(time_us, run))
     enough = {key: found for key, found in times.items() if len(found) >= MIN_RUNS}
-    medians = {key: median_high(each.time_us for each in found) for key, found in enough.items()}
+    medians = {key: sorted(each.time_us for each in found)[len(found) // 2] for key, found in enough.items()}
     slow_builds = list(_slow_builds(enough, medians))
     left_out = {each.build_no for each in slow_builds}
     found = [case for key, runs in enough.items() if (case := _slow_case(key[1], runs, medians[key], left_out))]

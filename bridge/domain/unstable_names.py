@@ -9,16 +9,19 @@ import re
 from collections import Counter, defaultdict
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from itertools import pairwise, takewhile
-from typing import Final
+from itertools import islice, pairwise, takewhile
+from typing import Final, NamedTuple
 
 from bridge.domain.junit.case_digest import FIELD
 from bridge.domain.junit.name_tokens import BY_NAME, WORD, common_kind, escaped, pattern_of, tokens_of
 from bridge.domain.junit.rewrite_rules import MAX_PATTERN, NameRewriter, RewriteRule, RuleFault
 from bridge.domain.text_format import are, counted
 
-MAX_CHANGED: Final = 1_000
-"""Names that vanished, and names that appeared, of which are looked at for two builds."""
+MAX_CHANGED: Final = 250
+"""Names that vanished, and names that appeared, that are compared for two builds: each costs 30 microseconds."""
+
+MAX_TRIED: Final = 2_000
+"""Names of each of two builds to which a rule is applied."""
 
 MIN_NAMES: Final = 3
 MIN_SHARE: Final = 0.5
@@ -90,6 +93,13 @@ class _Found:
     example: tuple[str, str] = ("", "")
 
 
+class _Pair(NamedTuple):
+    """Two consecutive builds, and how many names each name that is compared stands for."""
+
+    number: int
+    weight: float
+
+
 Key = tuple[str, str]
 """Attribute and kind."""
 
@@ -103,11 +113,12 @@ def find_unstable_names(builds: Sequence[Sequence[str]]) -> list[UnstableNames]:
     found: dict[Key, _Found] = defaultdict(_Found)
     words: dict[tuple[str, str, str], _Found] = defaultdict(_Found)
     for pair, (older, newer) in enumerate(pairwise(known)):
-        gone = [identity for identity in older if identity not in newer][:MAX_CHANGED]
-        come = [identity for identity in newer if identity not in older][:MAX_CHANGED]
+        gone = [identity for identity in older if identity not in newer]
+        come = [identity for identity in newer if identity not in older]
         if gone and come:
-            rest = _compare_tokens(pair, gone, come, found)
-            _compare_words(pair, *rest, words)
+            number = _Pair(pair, max(1.0, len(gone) / MAX_CHANGED))
+            rest = _compare_tokens(number, gone[:MAX_CHANGED], come[:MAX_CHANGED], found)
+            _compare_words(number, *rest, words)
     _add_words(words, found)
     pairs = max(0, len(known) - 1)
     certain = [(key, each) for key, each in found.items() if _is_pattern(each, known)]
@@ -142,7 +153,7 @@ def _masked(identity: str) -> tuple[str, list[tuple[str, str, str, str, str]]]:
 
 
 def _compare_tokens(
-    pair: int, gone: Sequence[str], come: Sequence[str], found: dict[Key, _Found]
+    pair: _Pair, gone: Sequence[str], come: Sequence[str], found: dict[Key, _Found]
 ) -> tuple[list[str], list[str]]:
     """Compare names that are equal but for their tokens; return those that have no counterpart."""
     sides: tuple[dict[str, list[str]], dict[str, list[str]]] = (defaultdict(list), defaultdict(list))
@@ -171,16 +182,16 @@ def _compare_tokens(
 
 
 def _note(
-    found: _Found, pair: int, example: tuple[str, str], attribute: str, left: str, right: str, names: int
+    found: _Found, pair: _Pair, example: tuple[str, str], attribute: str, left: str, right: str, names: int
 ) -> None:
-    found.names[pair] += names
+    found.names[pair.number] += round(names * pair.weight)
     found.lefts[left] = found.rights[right] = None
     at = ATTRIBUTES.index(attribute)
     found.example = (example[0].split(FIELD, 1)[at], example[1].split(FIELD, 1)[at])
 
 
 def _compare_words(
-    pair: int, gone: Sequence[str], come: Sequence[str], words: dict[tuple[str, str, str], _Found]
+    pair: _Pair, gone: Sequence[str], come: Sequence[str], words: dict[tuple[str, str, str], _Found]
 ) -> None:
     """Compare names that are equal but for one word: ids of letters alone look like words."""
     before = {key: (word, identity) for identity in gone for key, word in _without_each_word(identity)}
@@ -189,7 +200,7 @@ def _compare_words(
             if key in before and before[key][0] != word:
                 attribute, left, right = key
                 each = words[key]
-                each.names[pair] += 1
+                each.names[pair.number] += round(pair.weight)
                 each.lefts[left.rpartition(FIELD)[2]] = each.rights[right.partition(FIELD)[0]] = None
                 at = ATTRIBUTES.index(attribute)
                 each.example = (before[key][1].split(FIELD, 1)[at], identity.split(FIELD, 1)[at])
@@ -312,12 +323,13 @@ def try_rule(
         names = NameRewriter([*earlier, rule])
     except RuleFault:
         return None
-    before, after = ([_rewritten(names, identity) for identity in build] for build in (older, newer))
+    sides = [list(islice(build, MAX_TRIED)) for build in (older, newer)]
+    before, after = ([_rewritten(names, identity) for identity in side] for side in sides)
     if not names.names_changed[-1]:
         return None
-    changed = {old for old in older if old not in newer}
+    changed = {old for old in sides[0] if old not in newer}
     kept = set(after)
-    cured = sum(1 for old, new in zip(older, before, strict=True) if old in changed and new in kept)
+    cured = sum(1 for old, new in zip(sides[0], before, strict=True) if old in changed and new in kept)
     return RuleTrial(rule=rule, changed=len(changed), cured=cured, equal=len(after) - len(kept))
 
 

@@ -5,6 +5,7 @@ Real runners put all of these into names; each kind says how people call it, and
 
 import re
 from collections.abc import Collection, Iterator
+from functools import cache
 from typing import Final, NamedTuple
 
 MAX_SCANNED: Final = 300
@@ -102,7 +103,6 @@ WORD: Final = TokenKind("word", "a random id", "", r"[0-9A-Za-z]+", "ID", needs_
 """A word that is another one in every build."""
 
 BY_NAME: Final = {kind.name: kind for kind in (*KINDS, WORD)}
-_ANY: Final = re.compile("|".join(f"(?P<{kind.name}>{kind.find})" for kind in KINDS))
 _GENERAL: Final = ("number", "version", "hex", "id", "word")
 """Kinds of which values look like those of one before: 12345678 may be the hexadecimal id of another build."""
 
@@ -121,9 +121,14 @@ class NameToken(NamedTuple):
     value: str
 
 
+@cache
+def _any_token() -> re.Pattern[str]:  # not at import: compiling it takes as long as importing several modules
+    return re.compile("|".join(f"(?P<{kind.name}>{kind.find})" for kind in KINDS))
+
+
 def tokens_of(name: str) -> Iterator[NameToken]:
     """Yield what may differ from build to build, in order."""
-    for found in _ANY.finditer(name[:MAX_SCANNED]):
+    for found in _any_token().finditer(name[:MAX_SCANNED]):
         yield NameToken(found.lastgroup or "", found.start(), found.end(), found[0])
 
 
