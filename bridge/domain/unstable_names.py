@@ -127,8 +127,9 @@ def find_unstable_names(builds: Sequence[Sequence[str]]) -> list[UnstableNames]:
 
 
 def _is_pattern(found: _Found, builds: Sequence[Collection[str]]) -> bool:
-    if len(found.names) > 1:
-        return True
+    if len(found.names) > 1:  # unless it has ended: no rule is proposed that was set some builds ago
+        pairs = len(builds) - 1
+        return pairs - 1 - max(found.names) <= 2 * pairs / len(found.names)
     [(pair, names)] = found.names.items()
     return names >= MIN_NAMES and names >= MIN_SHARE * len(builds[pair])
 

@@ -43,6 +43,7 @@ class JobDigests:
 
     builds: tuple[BuildDigests, ...]
     job_name: str | None
+    route: str  # of the newest build that has one
     cut: bool
 
 
@@ -59,6 +60,7 @@ class _Build(NamedTuple):
     id: int
     build_no: int
     commit: str | None
+    route: str
     record: dict[str, Any] | None
     upload_metadata: dict[str, Any]
     bound_metadata: list[dict[str, Any]] | None
@@ -106,6 +108,7 @@ def job_digests(connection: Connection, job_id: str, limit: int) -> JobDigests:
             for build in sorted(shown, key=lambda build: build.build_no)
         ),
         job_name=next((name for build in found if (name := _stated(build, "job_name"))), None),
+        route=next((build.route for build in found if build.route), ""),
         cut=full_from is not None,
     )
 

@@ -245,9 +245,9 @@ class ReportTally:
         get = case.get
         suite = self._open[-1]
         suite.tests += 1
-        name = get("name")
+        name, classname, time = get("name"), get("classname"), get("time")
         if name and not name.isspace():
-            names, identity = self._names, hash((name, get("classname") or ""))
+            names, identity = self._names, hash((name, classname or ""))
             if identity in names:
                 self._repeat_name(identity, _NAME_STATES[outcomes], case)
             elif len(names) < MAX_TRACKED_NAMES:
@@ -260,9 +260,8 @@ class ReportTally:
             status, result = get("status"), get("result")
             if status or result:
                 self._read_status(suite, ((status or "").lower(), (result or "").lower()))
-        time = get("time")
         if self._recorder is not None:
-            self._recorder.add(get("classname"), name, outcomes, time)
+            self._recorder.add(classname, name, outcomes, time)
         if not self._timed_at:
             self._add_time(time)
 

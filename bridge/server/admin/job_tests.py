@@ -28,6 +28,7 @@ class JobTests:
     """The history of a job, and whether there was more than is looked at."""
 
     job_name: str | None
+    route: str
     history: JobHistory
     cut: bool
 
@@ -73,7 +74,7 @@ def _job_tests(found: JobDigests) -> JobTests:
             cut = True
             break
         builds.append(BuildCases(build_no=build.build_no, commit=build.commit, reports=reports))
-    return JobTests(job_name=found.job_name, history=job_history(builds[::-1]), cut=cut)
+    return JobTests(job_name=found.job_name, route=found.route, history=job_history(builds[::-1]), cut=cut)
 
 
 def _report(stored: StoredDigest, cases: list[CaseResult]) -> ReportCases:
@@ -154,6 +155,7 @@ class JobTestsView(TypedDict):
 
     job_id: str
     job_name: str | None
+    route: str
     builds: list[int]
     cases: int
     without_commit: int
@@ -188,6 +190,7 @@ def _view(job_id: str, found: JobTests) -> JobTestsView:
     return {
         "job_id": job_id,
         "job_name": found.job_name,
+        "route": found.route,
         "builds": list(history.builds),
         "cases": history.cases,
         "without_commit": history.without_commit,

@@ -70,6 +70,7 @@ async def test_the_page_names_the_flaky_test_and_offers_the_rule(client):
     assert "both have commit" in flaky
     assert "finds a book" in slow
     assert "order [0-9]+ is paid" in names
+    assert "the job, and try it first" in names  # no build has a route yet
 
 
 async def test_only_the_last_builds_are_looked_at(client):

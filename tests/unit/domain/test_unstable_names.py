@@ -130,6 +130,13 @@ def test_a_new_browser_is_found_in_the_one_build_that_has_it() -> None:
     assert found.trial.toml.splitlines()[2] == r"pattern = 'Chrome [0-9]+\.[0-9]+\.[0-9]+\.[0-9]+'"
 
 
+def test_what_was_cured_some_builds_ago_is_not_proposed_again() -> None:
+    changing = [build(f"row at 12:0{n}:00", "ok") for n in range(6)]
+    cured = [build("row at TIME", "ok")]
+    assert find_unstable_names([*changing, *cured])
+    assert find_unstable_names([*changing, *cured * 5]) == []
+
+
 def test_a_name_with_two_parts_that_change_needs_both_rules() -> None:
     builds = [build(f"order {uuid.UUID(int=n * 9**30)} at 12:0{n}:00", "ok") for n in range(4)]
     found = find_unstable_names(builds)

@@ -90,6 +90,12 @@ def test_damaged_digests_are_read_without_a_fault(data: bytes) -> None:
     assert len(read_digest(b"\1" + data).cases) <= case_digest.MAX_CASES
 
 
+def test_a_duration_that_is_a_long_text_is_not_stated() -> None:
+    recorder = CaseRecorder()
+    recorder.add("c", "n", 0, "1" * 100_000)
+    assert read_digest(recorder.digest()).cases[0].time_us is None
+
+
 def test_long_names_stay_apart() -> None:
     recorder = CaseRecorder()
     recorder.add("c", "x" * 1000 + "a", 0, None)
