@@ -132,11 +132,14 @@ def job_history(builds: Sequence[BuildCases]) -> JobHistory:
 
 
 class _Outcome(NamedTuple):
-    """How a test ended in one build: the runs that failed and passed."""
+    """How a test ended in one build: its newest runs that failed and passed, and how many there were of each."""
 
     build: BuildCases
-    failed: CaseRun | None
-    passed: CaseRun | None
+    failed: CaseRun | None = None
+    passed: CaseRun | None = None
+    failures: int = 0
+    passes: int = 0
+    is_stated: bool = False  # the report itself states that it failed before it passed
 
 
 def _flaky(builds: Sequence[BuildCases]) -> Iterator[FlakyCase]:
@@ -182,25 +185,35 @@ def _outcomes(
                 continue
             runs[identity] += 1
             failures[identity] += verdict == FAILED
-            known = found.get((report.slot, identity), _Outcome(build, None, None))
+            has_failed, has_passed = verdict != PASSED, verdict != FAILED
+            known = found.get((report.slot, identity), _Outcome(build))
             found[report.slot, identity] = _Outcome(
                 build,
-                failed=run if verdict in (FAILED, FLAKY_CASE) else known.failed,
-                passed=run if verdict in (PASSED, FLAKY_CASE) else known.passed,
+                failed=run if has_failed else known.failed,
+                passed=run if has_passed else known.passed,
+                failures=known.failures + has_failed,
+                passes=known.passes + has_passed,
+                is_stated=known.is_stated or verdict == FLAKY_CASE,
             )
     return found
 
 
 def _changes(outcomes: Sequence[_Outcome]) -> Iterator[tuple[bool, CaseRun, CaseRun, str | None]]:
     """Yield where a test failed and passed in one build, and where in two builds of one commit."""
-    by_commit: dict[str, tuple[CaseRun | None, CaseRun | None]] = {}
-    for build, failed, passed in outcomes:
-        if failed and passed:
-            yield True, failed, passed, build.commit
-        if build.commit:
-            before = by_commit.get(build.commit, (None, None))
-            by_commit[build.commit] = (failed or before[0], passed or before[1])
-    for commit, (failed, passed) in by_commit.items():
+    numbers = {each.failures + each.passes for each in outcomes}
+    # The same number of cases in each build: several tests have the name. Retries come only with failures.
+    are_several = len(outcomes) > 1 and len(numbers) == 1 and numbers != {1}
+    by_commit: dict[str, list[_Outcome]] = defaultdict(list)
+    for each in outcomes:
+        if each.failed and each.passed and (each.is_stated or not are_several):
+            yield True, each.failed, each.passed, each.build.commit
+        if each.build.commit:
+            by_commit[each.build.commit].append(each)
+    for commit, same in by_commit.items():
+        if are_several and len({each.failures for each in same}) == 1:
+            continue
+        failed = max((each.failed for each in same if each.failed), default=None)
+        passed = max((each.passed for each in same if each.passed and each.failed != failed), default=None)
         if failed and passed and failed.build_no != passed.build_no:
             yield False, failed, passed, commit
 

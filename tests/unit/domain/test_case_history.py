@@ -65,6 +65,25 @@ def slow(history: JobHistory) -> list[str]:
             [build(1, report(case("a", FAILED))), build(2, report(case("a", SKIPPED_CASE)))], [], id="skipped"
         ),
         pytest.param([build(1, report(case("a", FAILED))), build(2, report(case("a", FAILED)))], [], id="always red"),
+        pytest.param(
+            [build(number, report(case("a", FAILED), case("a"))) for number in (1, 2, 3)],
+            [],
+            id="two tests of one name",
+        ),
+        pytest.param(
+            [
+                build(1, report(case("a", FAILED), case("a"))),
+                build(2, report(case("a"), case("a"))),
+                build(3, report(case("a", FAILED), case("a"))),
+            ],
+            [("a", False)],
+            id="two tests of one name, one of them flaky",
+        ),
+        pytest.param(
+            [build(1, report(case("a", FAILED), case("a"))), build(2, report(case("a")))],
+            [("a", False)],
+            id="a retry, and a build without one",
+        ),
     ],
 )
 def test_flaky_is_what_failed_and_passed_although_nothing_changed(

@@ -1,7 +1,10 @@
 import hashlib
 import io
+from xml.sax.saxutils import quoteattr
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from bridge.domain.junit.case_digest import read_digest
 from bridge.domain.junit.rewrite_rules import RewriteRule
@@ -170,3 +173,21 @@ def test_a_report_that_only_loses_elements_keeps_the_digest_of_its_cases():
     done, _ = transformed(CHATTY, STRIP)
     assert isinstance(done, TransformResult)
     assert done.accepted == validate_bytes(CHATTY)
+
+
+ODD_NAMES = st.text(st.characters(exclude_categories=("Cs", "Cc", "Cn")), max_size=20)
+RULES = st.sampled_from([r"[0-9]+", r".", r"(.)(.)", r"a*", r"\s"])
+
+
+@given(st.lists(st.tuples(ODD_NAMES, st.sampled_from(["", "<failure/>", "<skipped/>"])), max_size=8), RULES)
+def test_whatever_the_names_rewriting_keeps_every_case_and_its_outcome(cases, pattern):
+    inside = "".join(f"<testcase name={quoteattr(name)} time='1'>{outcome}</testcase>" for name, outcome in cases)
+    content = f"<testsuites><testsuite>{inside}</testsuite></testsuites>".encode()
+    rule = RewriteRule(attribute="name", pattern=pattern, replacement='<"&>')
+    done, out = transformed(content, TransformOptions(max_size=100_000, rewrite=(rule,)))
+    assert isinstance(done, TransformResult)
+    before, after = validate_bytes(content), done.accepted
+    assert after.counts == before.counts
+    assert len(read_digest(after.case_digest).cases) == len(cases)
+    if done.written:
+        assert validate_bytes(out).counts == before.counts
