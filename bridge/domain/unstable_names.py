@@ -9,7 +9,7 @@ import re
 from collections import Counter, defaultdict
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from itertools import islice, pairwise, takewhile
+from itertools import chain, islice, pairwise, takewhile
 from typing import Final, NamedTuple
 
 from bridge.domain.junit.case_digest import FIELD
@@ -35,6 +35,7 @@ ATTRIBUTES: Final = ("classname", "name")
 _WORD_BEFORE: Final = re.compile(r"\A[0-9A-Za-z]+")
 _PART_OF_WORD: Final = re.compile(r"[0-9A-Za-z]+\Z")
 _WORD: Final = re.compile(r"[0-9A-Za-z]{4,}")
+_LONG_WORD: Final = re.compile(r"[0-9A-Za-z_+/=-]{10,}")
 _IN_TEMPORARY: Final = re.compile(r"(?:/tmp/|/var/folders/|/dev/shm/|\\Temp\\)[^\s'\"]*\Z")
 _MARK: Final = "\x00"
 
@@ -167,13 +168,16 @@ def _compare_tokens(
     for mask in before.keys() & after.keys():
         old, new = before[mask], after[mask]
         columns = zip(*(tokens_by_name[identity] for identity in (*old, *new)), strict=True)
+        counted_kinds = set[Key]()  # a name may have several parts of a kind
         for column in columns:
             was, now = {token[2] for token in column[: len(old)]}, {token[2] for token in column[len(old) :]}
             if len(was & now) * 2 >= min(len(was), len(now)):
                 continue  # parameters: both builds have the same
             attribute, _, _, left, right = column[0]
             kind = common_kind({token[1] for token in column})
-            _note(found[attribute, kind], pair, (old[0], new[0]), attribute, left, right, min(len(old), len(new)))
+            names = 0 if (attribute, kind) in counted_kinds else min(len(old), len(new))
+            counted_kinds.add((attribute, kind))
+            _note(found[attribute, kind], pair, (old[0], new[0]), attribute, left, right, names)
             for value in (*was, *now):
                 if len(found[attribute, kind].values) < MAX_VALUES:
                     found[attribute, kind].values[value] = None
@@ -210,9 +214,7 @@ def _compare_words(
 
 def _without_each_word(identity: str) -> Iterator[tuple[tuple[str, str, str], str]]:
     border = identity.index(FIELD)
-    for number, word in enumerate(_WORD.finditer(identity)):
-        if number >= MAX_WORDS:
-            return
+    for word in islice(chain(_WORD.finditer(identity), _LONG_WORD.finditer(identity)), MAX_WORDS):
         attribute = ATTRIBUTES[word.start() > border]
         yield (attribute, identity[: word.start()], identity[word.end() :]), word[0]
 

@@ -28,7 +28,10 @@ _MONTH = r"(?:Jan|Feb|Mar|Apr|May|Jun|Jul|Aug|Sep|Oct|Nov|Dec)[a-z]*"
 _CLOCK = r"[0-2]?[0-9]:[0-5][0-9](?::[0-5][0-9](?:[.,][0-9]+)?)?(?: ?[AaPp][Mm](?![a-z]))?"
 _ZONE = r"(?: ?(?:Z|UTC|GMT|CST|[+-][0-9]{2}:?[0-9]{2})(?![0-9A-Za-z]))?"
 _APART, _FREE = r"(?<![0-9A-Za-z])", r"(?![0-9A-Za-z])"
-_UUID = r"[0-9A-Fa-f]{8}-[0-9A-Fa-f]{4}-[0-9A-Fa-f]{4}-[0-9A-Fa-f]{4}-[0-9A-Fa-f]{12}"
+_UUID = r"[0-9A-Fa-f]{8}[-_][0-9A-Fa-f]{4}[-_][0-9A-Fa-f]{4}[-_][0-9A-Fa-f]{4}[-_][0-9A-Fa-f]{12}"
+_CHINESE_DATE = r"[0-9]{4}年[0-9]{1,2}月[0-9]{1,2}日"
+_CHINESE_CLOCK = r"[0-9]{1,2}[时時点][0-9]{1,2}分(?:[0-9]{1,2}秒)?"
+_IP = r"(?:[0-9]{1,3}\.){3}[0-9]{1,3}"
 _PORTS = "|".join(rf"(?<={host}:)" for host in (r"localhost", r"127\.0\.0\.1", r"0\.0\.0\.0", r"\[::1\]"))
 
 KINDS: Final = (
@@ -41,7 +44,8 @@ KINDS: Final = (
         rf"|(?<![0-9])(?:19|20)[0-9]{{6}}[T_.-]?[0-2][0-9][0-5][0-9][0-5][0-9](?:[.,]?[0-9]{{3,6}})?(?![0-9])Z?"
         rf"|(?:{_DAY},? )?(?:{_MONTH} [0-9]{{1,2}}|[0-9]{{1,2}}[ -]{_MONTH}),?(?:[ -][0-9]{{4}})?,? {_CLOCK}{_ZONE}"
         r"(?: [0-9]{4})?"
-        rf"|[0-9]{{1,2}}[./-][0-9]{{1,2}}[./-][0-9]{{4}},? {_CLOCK}{_ZONE}",
+        rf"|[0-9]{{1,2}}[./-][0-9]{{1,2}}[./-][0-9]{{4}},? {_CLOCK}{_ZONE}"
+        rf"|{_CHINESE_DATE} ?(?:{_CLOCK}|{_CHINESE_CLOCK})",
         r"[0-9A-Za-z][0-9A-Za-z:.,/+ _-]*[0-9]Z?",
         "TIME",
         needs_context=False,
@@ -60,13 +64,14 @@ KINDS: Final = (
         rf"(?<![0-9.])[0-9]{{4}}[-/.][0-9]{{1,2}}[-/.][0-9]{{1,2}}(?![0-9.])"
         rf"|(?<![0-9.])[0-9]{{1,2}}[./-][0-9]{{1,2}}[./-][0-9]{{4}}(?![0-9.])"
         rf"|(?<![0-9])20[0-9]{{2}}[01][0-9][0-3][0-9](?![0-9])"
-        rf"|(?:{_DAY},? )?(?:{_MONTH} [0-9]{{1,2}},? [0-9]{{4}}|[0-9]{{1,2}}[ -]{_MONTH}[ -][0-9]{{4}})",
+        rf"|(?:{_DAY},? )?(?:{_MONTH} [0-9]{{1,2}},? [0-9]{{4}}|[0-9]{{1,2}}[ -]{_MONTH}[ -][0-9]{{4}})"
+        rf"|{_CHINESE_DATE}",
         r"[0-9A-Za-z]+(?:[-/. ,]+[0-9A-Za-z]+)*",
         "DATE",
         needs_context=False,
     ),
-    TokenKind("time", "a time of day", rf"(?<![0-9:]){_CLOCK}{_ZONE}", r"[0-9]+(?::[0-9]+)+(?:[.,][0-9]+)?", "TIME",
-              needs_context=False),
+    TokenKind("time", "a time of day", rf"(?<![0-9:]){_CLOCK}{_ZONE}|{_CHINESE_CLOCK}",
+              r"[0-9]+(?::[0-9]+)+(?:[.,][0-9]+)?", "TIME", needs_context=False),
     TokenKind("address", "an address in memory", r"0[xX][0-9A-Fa-f]{4,16}", r"0[xX][0-9A-Fa-f]+", "ADDRESS",
               needs_context=False),
     TokenKind("port", "a port", rf"(?:{_PORTS})[0-9]{{2,5}}(?![0-9])", r"[0-9]+", "PORT", needs_context=True),
@@ -74,17 +79,23 @@ KINDS: Final = (
         "duration",
         "a duration",
         rf"(?<![0-9A-Za-z.])[0-9]+(?:[.,][0-9]+)? ?"
-        rf"(?:ns|µs|μs|us|ms|s|secs?|seconds?|m|mins?|minutes?|h|hours?){_FREE}",
-        r"[0-9]+(?:[.,][0-9]+)? ?[a-zµμ]+",
+        rf"(?:ns|µs|μs|us|ms|s|secs?|seconds?|m|mins?|minutes?|h|hours?|毫秒|秒|分钟|小时){_FREE}"
+        rf"|{_APART}(?:[0-9]+h ?)?[0-9]+m ?[0-9]+(?:\.[0-9]+)?s{_FREE}",
+        r"[0-9]+(?:[.,][0-9]+)? ?[a-zµμ毫秒分钟小时]+(?: ?[0-9.]+[ms])*",
         "DURATION",
         needs_context=True,
     ),
+    TokenKind("ip", "an IP address", rf"(?:(?<=//)|(?<=@)){_IP}|(?<![0-9A-Za-z.]){_IP}(?=[:/][^ ])", _IP, "IP",
+              needs_context=False),
+    TokenKind("decimal", "a number", r"(?<![0-9A-Za-z.])[0-9]+\.[0-9]{3,}(?:[eE][+-]?[0-9]+)?(?![0-9A-Za-z.])",
+              r"[0-9]+(?:\.[0-9]+)?(?:[eE][+-]?[0-9]+)?", "N", needs_context=True),
     TokenKind(
         "version",
         "a version",
         r"(?<![0-9A-Za-z.])v?[0-9]+(?:\.[0-9]+)+"
-        r"(?:[-+.]?(?:alpha|beta|rc|dev|post|SNAPSHOT|[ab])(?![A-Za-z])[.-]?[0-9]*)?(?![0-9])",
-        r"v?[0-9]+(?:\.[0-9A-Za-z+-]+)*",
+        r"(?:[-+.]?(?:alpha|beta|rc|dev|post|SNAPSHOT|[ab])(?![A-Za-z])[.-]?[0-9]*)?(?![0-9])"
+        r"|(?<![0-9A-Za-z])[0-9]+(?:_[0-9]+){2,}(?![0-9A-Za-z])",  # karma and wdio replace the dots
+        r"v?[0-9]+(?:[._][0-9A-Za-z+-]+)*",
         "VERSION",
         needs_context=True,
     ),
@@ -103,7 +114,7 @@ WORD: Final = TokenKind("word", "a random id", "", r"[0-9A-Za-z]+", "ID", needs_
 """A word that is another one in every build."""
 
 BY_NAME: Final = {kind.name: kind for kind in (*KINDS, WORD)}
-_GENERAL: Final = ("number", "version", "hex", "id", "word")
+_GENERAL: Final = ("number", "decimal", "version", "hex", "id", "word")
 """Kinds of which values look like those of one before: 12345678 may be the hexadecimal id of another build."""
 
 _RUNS: Final = re.compile(r"([0-9]+)|([A-Za-z]+)|([^0-9A-Za-z]+)")
@@ -143,6 +154,8 @@ def common_kind(kinds: Collection[str]) -> str:
 
 def pattern_of(kind: str, values: Collection[str]) -> str:
     """Return RE2's pattern for the values of one kind: of their form, if all have the same one."""
+    if kind == WORD.name and not all(map(str.isalnum, values)):
+        return r"[0-9A-Za-z_+/=-]+"
     shapes = {_shape(value) for value in values} if kind in _SHAPED else set()
     return shapes.pop() if len(shapes) == 1 else BY_NAME[kind].rule
 

@@ -4,13 +4,16 @@ import random
 import tomllib
 import uuid
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bridge.domain.junit.case_digest import FIELD
+from bridge.domain.junit.case_digest import FIELD, read_digest
+from bridge.domain.junit.result import Valid
 from bridge.domain.junit.rewrite_rules import NameRewriter, RewriteRule
+from bridge.domain.junit.validator import validate_bytes
 from bridge.domain.unstable_names import MAX_FINDINGS, UnstableNames, find_unstable_names
 
 
@@ -36,6 +39,7 @@ def rules_of(found: list[UnstableNames]) -> list[RewriteRule]:
 
 CHANCE = random.Random(7)
 HASHES = ("1b28cdfa", "12345678", "6d06d69c", "2a139a55")
+NANOIDS = ("V1StGXR8_Z5jdHi6B-myT", "Uakgb_J5m9g-0JDMbcJqL", "IRFa-VaY2b_kqTzFxPwEa", "3z4AV-2xUq_bnmLkOpEaa")
 COMMITS = ("9fceb02d", "1c002dd4", "5e0bd9ab", "a94a8fe5")
 
 
@@ -83,6 +87,20 @@ CHANGING: dict[str, tuple[str, Callable[[int], list[str]]]] = {
     "random id": ("a random id", lambda n: build("ok", f"user u{letters(3)}{n}{letters(4)}Z logs in")),
     "random letters": ("a random id", lambda _: build("ok", f"user {letters(9)} logs in")),
     "chinese": ("a number", lambda n: build("好", f"订单{4711 + n * 31}已支付")),
+    "chinese date and time": ("a date with a time", lambda n: build("好", f"2026年11月29日 12时0{n}分01秒 订单")),
+    "chinese date": ("a date", lambda n: build("好", f"2026年11月2{n}日的订单")),
+    "minutes and seconds": ("a duration", lambda n: build("ok", f"import (1m3{n}s)")),
+    "chinese duration": ("a duration", lambda n: build("好", f"登录 用时 1{n} 毫秒")),
+    "address of a host": ("an IP address", lambda n: build("ok", f"GET http://10.0.{n}.17/health")),
+    "decimal": ("a number", lambda n: build("ok", f"draws 0.63{n}94{n}")),
+    "float": ("a number", lambda n: build("ok", f"draws 1.234{n}e-0{n + 2} twice")),
+    "uuid with underscores": (
+        "a UUID",
+        lambda n: build("ok", f"t_{uuid.UUID(int=n * 7**40 % 2**128)}".replace("-", "_")),
+    ),
+    "nanoid": ("a random id", lambda n: build("ok", f"user {NANOIDS[n]} logs in")),
+    "worker": ("a number", lambda n: build("ok", f"runs on gw{n}")),
+    "both names": ("a time of day", lambda n: build("ok", f"at 12:0{n}:00", classname=f"Run 12:0{n}:00")),
     "commit": ("a hexadecimal id", lambda n: build("ok", f"image app:{COMMITS[n]} starts")),
 }
 
@@ -99,6 +117,32 @@ def test_what_changes_is_named_and_its_rule_keeps_the_names_the_same(case: str) 
     assert rewritten(rules, builds[0]) == rewritten(rules, builds[1]) == rewritten(rules, builds[3])
     assert found[0].trial.equal == 0
     assert len(rewritten(rules, builds[0])) == len(builds[0])
+
+
+SAMPLES = Path(__file__).parents[2] / "samples" / "writers"
+
+
+@pytest.mark.parametrize(
+    ("file", "before", "after"),
+    [
+        ("karma-junit-reporter-2.0.xml", "156_0_0_0", "157_0_0_0"),
+        ("wdio-9.xml", "156_0_8078_108", "157_0_8123_77"),
+    ],
+)
+def test_a_new_browser_is_found_in_what_real_runners_wrote(file: str, before: str, after: str) -> None:
+    body = (SAMPLES / file).read_bytes()
+    builds = []
+    for version in (before, before, after, after):
+        result = validate_bytes(body.replace(before.encode(), version.encode()))
+        assert isinstance(result, Valid)
+        builds.append([case.identity for case in read_digest(result.case_digest).cases])
+    (found,) = find_unstable_names(builds)
+    assert (found.attribute, found.kind, found.changes) == ("classname", "version", 1)
+    assert found.trial is not None
+    assert found.trial.cured == found.trial.changed == len(set(builds[0]) - set(builds[3]))
+    assert not found.trial.equal
+    rules = rules_of([found])
+    assert rewritten(rules, builds[0]) == rewritten(rules, builds[3])
 
 
 STABLE = {

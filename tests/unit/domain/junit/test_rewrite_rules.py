@@ -53,6 +53,12 @@ def test_a_case_that_was_repeated_before_is_no_collision() -> None:
     assert not names.equal_count
 
 
+@pytest.mark.parametrize("pattern", ["(a+)+$", "(a|aa)+$", "(a|a)*b", "(.*)*x$"])
+def test_patterns_that_would_backtrack_for_ever_elsewhere_end(pattern: str) -> None:
+    name = "a" * MAX_REWRITTEN
+    assert renamed(f"{name[:-1]}!", rule(pattern, "N"))
+
+
 def test_nothing_is_left_without_a_name() -> None:
     names = NameRewriter([rule(".*")])
     assert names.rewrite({"name": "only"})["name"] == "only"
