@@ -94,6 +94,17 @@ def check(
         Path | None,
         typer.Option(metavar="OUT", help="Write the reports to this new file, as a page to read.", show_default=False),
     ] = None,
+    rewrite: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="RULES",
+            help="Try the [[routes.rewrite]] tables of this TOML file: show names before and after.",
+            show_default=False,
+        ),
+    ] = None,
+    route: Annotated[
+        str, typer.Option(metavar="NAME", help="The route whose rules --rewrite tries.", show_default=False)
+    ] = "",
 ) -> None:
     """Check whether the gateway would accept files as JUnit reports.
 
@@ -101,7 +112,8 @@ def check(
     """
     from bridge.commands.check.run import check_files
 
-    if not check_files(files, json_wanted=as_json, output_folder=repair, html_path=html):
+    options = {"output_folder": repair, "html_path": html, "rules_path": rewrite}
+    if not check_files(files, json_wanted=as_json, route=route, **options):
         raise typer.Exit(1)
 
 

@@ -5,6 +5,7 @@ Needs Chromium: `make screenshots`.
 # ruff: noqa: INP001
 
 import asyncio
+import hashlib
 import re
 import shutil
 import sys
@@ -16,12 +17,15 @@ from playwright.async_api import Browser, async_playwright
 IMAGES = Path(__file__).parent / "images"
 JOB = "b7d95e3c10a84f2296e4d8f07c5a1b38"  # of the demo
 NUMBER = 87
+TESTS_JOB = "5d0c7a9e41b24c0f8f1e2d3c4b5a6978"  # whose builds are uploaded here
+TESTS_BUILDS = range(31, 39)
 PAGES = {
     "overview": "/",
     "builds": "/builds",
     "build": f"/builds/{JOB}/{NUMBER}",
     "report": "/reports/{red}",
     "rejection": "/rejections/1",
+    "tests": f"/tests?job_id={TESTS_JOB}",
 }
 SIZE = {"width": 1100, "height": 760}
 REJECTED = (
@@ -78,9 +82,31 @@ async def _play(server: str, admin: str) -> int:
         await http.post(
             f"{server}/v1/report/junit/report/upload", params=query, data=form, headers={"X-Auth-Token": "x"}
         )
+        for number in TESTS_BUILDS:
+            form = aiohttp.FormData()
+            form.add_field("file", _cart(number), filename="TEST-cart.xml")
+            commit = hashlib.sha256(bytes([number // 2])).hexdigest()[:40]
+            query = {"job_id": TESTS_JOB, "build_no": str(number), "node_id": "unit", "commit": commit}
+            await http.post(
+                f"{server}/v1/report/junit/report/upload", params=query, data=form, headers={"X-Auth-Token": "x"}
+            )
         async with http.get(f"{admin}/api/v1/builds", params={"job_id": JOB, "build_no": str(NUMBER)}) as answer:
             (build,) = (await answer.json())["builds"]
     return next(int(report["id"]) for report in build["reports"] if report["failures"])
+
+
+def _cart(number: int) -> bytes:
+    """Return a report of a job with a flaky test, a slow one, and a browser that is updated."""
+    browser = "Chrome 141.0.7390.54" if number < TESTS_BUILDS[-2] else "Chrome 142.0.7444.59"
+    failure = '<failure message="timed out"/>' if number in (TESTS_BUILDS[1], TESTS_BUILDS[-1]) else ""
+    slow = 31.4 if number == TESTS_BUILDS[-3] else 1.2
+    names = ("adds a book", "removes a book", "shows the total", "remembers the cart", "empties the cart")
+    cases = "".join(f'<testcase classname="{browser} (Linux).cart" name="{name}" time="0.4"/>' for name in names)
+    return (
+        f'<testsuite name="shop">{cases}<testcase classname="shop.search" name="finds a title" time="{slow}"/>'
+        f'<testcase classname="shop.checkout" name="pays by card" time="0.9">{failure}</testcase>'
+        f'<testcase classname="shop.orders" name="order {48211 + number * 37} is paid" time="0.3"/></testsuite>'
+    ).encode()
 
 
 async def _take(browser: Browser, admin: str, theme: str, red: int) -> None:
@@ -88,7 +114,7 @@ async def _take(browser: Browser, admin: str, theme: str, red: int) -> None:
     page = await context.new_page()
     for name, path in PAGES.items():
         await page.goto(admin + path.format(red=red))
-        await page.screenshot(path=IMAGES / f"{name}-{theme}.png")
+        await page.screenshot(path=IMAGES / f"{name}-{theme}.png", full_page=name == "tests")
 
 
 if __name__ == "__main__":

@@ -23,6 +23,7 @@ from bridge.domain.callers import (
 )
 from bridge.domain.code_check.models import CodeCheckRules, IssueKind
 from bridge.domain.instants import SECOND, Duration, Instant
+from bridge.domain.junit.rewrite_rules import RewriteRule
 from bridge.domain.no_proxy import read_no_proxy_entry
 from bridge.domain.outcomes import NotSent
 from bridge.domain.policy import Policy
@@ -66,6 +67,10 @@ def to_route(route: RouteSettings, settings: Settings) -> Route:
         mirror=route.mirror,
         repair=route.repair,
         strip=route.strip,
+        rewrite=tuple(
+            RewriteRule(attribute=rule.attribute, pattern=rule.pattern, replacement=rule.replacement)
+            for rule in route.rewrite
+        ),
         result_suite=ResultSuite(route.result_suite),
         code_check=to_code_check_rules(route.code_check) if route.code_check is not None else None,
     )

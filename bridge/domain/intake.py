@@ -36,6 +36,7 @@ class NewReport:
     notes: tuple[str, ...] = ()  # what else is worth knowing
     body: bytes | None = None
     blob: str | None = None
+    case_digest: bytes = b""  # of its cases (domain/junit/case_digest.py); empty: there is none
     dedupe_key: bytes | None = None  # if only the key is known, and the name only escaped and cut
 
 
@@ -88,7 +89,8 @@ class AcceptedUpload:
         """Return the number of bytes that are stored in rows."""
         quarantined = (rejection.quarantined for rejection in self.rejections if rejection.quarantined is not None)
         bodies = (*(report.body for report in self.reports), *(file.body for file in quarantined))
-        return sum(len(body) for body in bodies if body is not None)
+        digests = sum(len(report.case_digest) for report in self.reports)
+        return digests + sum(len(body) for body in bodies if body is not None)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

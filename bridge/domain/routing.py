@@ -13,6 +13,7 @@ from urllib.parse import quote
 from bridge.domain.build import Build, BuildRecord, DeliveryTarget, RunParameters, UploadMetadata
 from bridge.domain.code_check.models import CodeCheckRules
 from bridge.domain.instants import Instant
+from bridge.domain.junit.rewrite_rules import RewriteRule
 
 ANY = ("*",)
 NOTHING_STATED = UploadMetadata()
@@ -81,6 +82,7 @@ class Route:
     mirror: bool = False  # reports are delivered to CodeArts too
     repair: bool = False  # invalid reports are repaired if that takes no guess
     strip: tuple[str, ...] = ()  # names of elements that are removed
+    rewrite: tuple[RewriteRule, ...] = ()  # of names of test cases
     result_suite: ResultSuite = ResultSuite.OFF
     code_check: CodeCheckRules | None = None  # None: no report of CodeArts Check is fetched
 

@@ -2,6 +2,7 @@
 
 import tomllib
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ from bridge.settings.environment import overlay, tables
 from bridge.settings.model import FILE_SUFFIX, Settings, is_list, is_secret
 from bridge.settings.problems import Location, Problem, problem_of
 from bridge.settings.rules import broken_rules
-from bridge.settings.toml_errors import syntax_problem
+from bridge.settings.toml_errors import line_of, syntax_problem
 
 MAX_FILE_BYTES = 4 * 1024 * 1024  # thousands of routes fit; a log or a dump that was named by mistake does not
 MAX_SECRET_BYTES = 256 * 1024  # IAM tokens are documented up to 100,000 characters; more is a wrong path
@@ -23,7 +24,8 @@ def load(path: Path, environ: Mapping[str, str]) -> Settings:
 
     Raise SettingsError with every problem as a line: `key: what is wrong. What to do.`
     """
-    raw = _read(path)
+    text = _read(path)
+    raw = _parse(path, text)
     sources, problems = overlay(raw, environ)
     problems += _read_secret_files(raw)
     settings, invalid = _validate(raw)
@@ -32,8 +34,14 @@ def load(path: Path, environ: Mapping[str, str]) -> Settings:
     ruled = _on_loopback(settings) if any(one.concerns("server.host") for one in problems) else settings
     problems += [broken for broken in broken_rules(ruled) if not any(one.concerns(broken.key) for one in problems)]
     if problems:
-        raise SettingsError([str(problem.from_source(sources)) for problem in problems])
+        raise SettingsError([str(_with_line(problem.from_source(sources), text)) for problem in problems])
     return settings
+
+
+def _with_line(problem: Problem, text: str) -> Problem:
+    """Return the problem of a rule with its line: rules have no names, and may be many."""
+    line = line_of(text, problem.key) if ".rewrite[" in problem.key else None
+    return problem if line is None else replace(problem, key=f"{problem.key} (line {line})")
 
 
 def _on_loopback(settings: Settings) -> Settings:
@@ -41,13 +49,13 @@ def _on_loopback(settings: Settings) -> Settings:
     return settings.model_copy(update={"server": settings.server.model_copy(update={"host": "127.0.0.1"})})
 
 
-def _read(path: Path) -> dict[str, Any]:
+def _read(path: Path) -> str:
     try:
         with path.open("rb") as file:
             content = file.read(MAX_FILE_BYTES + 1)
         if len(content) > MAX_FILE_BYTES:
             raise SettingsError([f"{path}: is too large for a settings file. Name another file."])
-        text = content.decode("utf-8-sig")  # some editors write a byte order mark
+        return content.decode("utf-8-sig")  # some editors write a byte order mark
     except FileNotFoundError:
         fault = f"there is no such file in {path.absolute().parent}"
         remedy = "Name the settings file with --config or in BRIDGE_CONFIG, or start with config.example.toml."
@@ -57,6 +65,9 @@ def _read(path: Path) -> dict[str, Any]:
         raise SettingsError([f"{path}: cannot be read: {error.strerror}. {remedy}"]) from None
     except UnicodeDecodeError:
         raise SettingsError([f"{path}: is not UTF-8. Save it as UTF-8."]) from None
+
+
+def _parse(path: Path, text: str) -> dict[str, Any]:
     try:
         return tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:

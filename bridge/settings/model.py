@@ -359,6 +359,14 @@ class CodeCheckSettings(SettingsTable):
     on_missing: Literal["report", "omit"] = "report"  # if no report came: a suite that states it, or none
 
 
+class RewriteSettings(SettingsTable):
+    """A `[[routes.rewrite]]` table: what is replaced in the names of test cases."""
+
+    attribute: Literal["classname", "name"] = "name"
+    pattern: str = ""
+    replacement: str = ""
+
+
 class RouteSettings(SettingsTable):
     """A `[[routes]]` table: which builds it matches, their TestNod project, and how their runs are labeled."""
 
@@ -377,6 +385,7 @@ class RouteSettings(SettingsTable):
     mirror: bool = False
     repair: bool = False
     strip: tuple[Literal["properties", "system-out", "system-err"], ...] = ()
+    rewrite: tuple[RewriteSettings, ...] = ()
     result_suite: Literal["off", "mismatch", "always"] = "off"  # whether a report with CodeArts' result is added
     code_check: CodeCheckSettings | None = None
 

@@ -13,6 +13,7 @@ from urllib.parse import parse_qsl, urlsplit
 
 from pydantic import SecretStr
 
+from bridge.domain.junit.rewrite_rules import MAX_RULES, RewriteRule, RuleFault, compile_rule
 from bridge.domain.no_proxy import read_no_proxy_entry
 from bridge.domain.routing import TEMPLATE_FIELDS, render, unknown_fields
 from bridge.settings.caller_rules import caller_rules, is_loopback
@@ -54,6 +55,8 @@ _RUN_URL = re.compile(r"https?://[^/?#\s]|\{", re.IGNORECASE)
 _VARIABLE = re.compile(r"\$\{\w+\}|\{\{")
 _WHOLE_PLACEHOLDER = re.compile(r"\$\{\w+\}|\$\w+|\{\{.*\}\}|<[^<>]*>|%\w+%")
 TEMPLATES = ("build_id", "run_url")
+FREE_TEXT = frozenset((*TEMPLATES, "pattern", "replacement"))
+"""Settings whose values may look like a placeholder."""
 _METHOD = re.compile(r"[A-Z]+")
 _PATH = re.compile(r"(?:[A-Z]+ )?(?:\*|(?:/(?!\*\*)[^/?#\s{}^$()|\\]+)+/?)")
 _CHECK_ID = re.compile(r"[0-9A-Za-z]{1,32}")
@@ -373,6 +376,7 @@ def _routes(settings: Settings) -> Iterator[Problem]:
         if not route.project_token.get_secret_value():
             yield missing(f"{key}.project_token", variable_of("routes", route.name or "<NAME>", "project_token"))
         yield from _templates(key, route)
+        yield from _rewrite_rules(key, route)
         for name in ROUTE_GLOBS:
             globs = getattr(route, name)
             if not (globs and all(globs)):
@@ -384,6 +388,16 @@ def _routes(settings: Settings) -> Iterator[Problem]:
                 yield Problem(f"{key}.tags[{number}]", "is empty or contains braces.", remedy)
         if not settings.codearts.endpoint:
             yield from _needs_codearts(key, route)
+
+
+def _rewrite_rules(key: str, route: RouteSettings) -> Iterator[Problem]:
+    if len(route.rewrite) > MAX_RULES:
+        yield Problem(f"{key}.rewrite", f"has more than {MAX_RULES} tables.", "Join patterns with |.")
+    for number, rule in enumerate(route.rewrite):
+        try:
+            compile_rule(RewriteRule(attribute=rule.attribute, pattern=rule.pattern, replacement=rule.replacement))
+        except RuleFault as fault:
+            yield Problem(f"{key}.rewrite[{number}].{fault.setting}", fault.fault, fault.remedy)
 
 
 def _needs_codearts(key: str, route: RouteSettings) -> Iterator[Problem]:
@@ -415,7 +429,7 @@ def _placeholders(table: SettingsTable, key: str = "") -> Iterator[Problem]:
     """Yield a problem for each value that is still a variable or a placeholder: this file expands nothing."""
     for name, field in type(table).model_fields.items():
         value, path = getattr(table, name), f"{key}.{name}" if key else name
-        if table_of(field) is None and name not in TEMPLATES:
+        if table_of(field) is None and name not in FREE_TEXT:
             members = value if isinstance(value, tuple) else (value,)
             if any(_is_placeholder(member) for member in members):
                 remedy = "Write the value, or set it in the environment (config.example.toml shows how)."

@@ -37,7 +37,7 @@ def settings_values(table: SettingsTable, key: str = "", named_key: str = "") ->
             shown = format_size(value) if READS_SIZE in field.metadata else _shown(value)
             yield SettingValue(key=path, named_key=named_path, value=value, shown=shown)
         elif isinstance(value, tuple):
-            names = [member.name or f"[{index}]" for index, member in enumerate(value)]
+            names = [getattr(member, "name", "") or f"[{index}]" for index, member in enumerate(value)]
             yield SettingValue(key=path, named_key=f"{named_path}[]", value=names, shown=names, is_structure=True)
             for index, member in enumerate(value):
                 yield from settings_values(member, f"{path}[{index}].", f"{named_path}.{names[index]}.")

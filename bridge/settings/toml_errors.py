@@ -159,3 +159,25 @@ def _names() -> frozenset[str]:
 
 def _lists() -> frozenset[str]:
     return frozenset(heading.strip("[]") for heading, _ in headings() if heading.startswith("[["))
+
+
+def line_of(text: str, key: str) -> int | None:
+    """Return the line (from 1) of a setting such as `routes[1].rewrite[0].pattern`, or else of the heading above it."""
+    table, _, name = key.rpartition(".")
+    counts: dict[str, int] = {}  # tables of a list so far, by the key of the list
+    here, heading = "", None
+    for number, line in enumerate(text.splitlines(), 1):
+        if found := _HEADING.match(line):
+            here = ""
+            parts = found["name"].split(".")
+            for part in parts[:-1]:
+                here += f".{part}" if here else part
+                here += f"[{counts[here] - 1}]" if here in counts else ""
+            here += f".{parts[-1]}" if here else parts[-1]
+            if found["brackets"] == "[[":
+                counts[here] = counts.get(here, 0) + 1
+                here += f"[{counts[here] - 1}]"
+            heading = number if here == table else heading
+        elif here == table and (assigned := _KEY.match(line)) and assigned["key"] == name:
+            return number
+    return heading

@@ -157,6 +157,14 @@ sa.Index("ix_reports_with_bytes", reports.c.id, sqlite_where=sa.text("body IS NO
 sa.Index("ix_reports_blob", reports.c.blob, sqlite_where=sa.text("blob IS NOT NULL"),
       postgresql_where=sa.text("blob IS NOT NULL"))  # fmt: skip
 
+report_cases = sa.Table(  # apart from `reports`, of which charts read many rows
+    "report_cases",
+    metadata,
+    sa.Column("report_id", sa.BigInteger, sa.ForeignKey("reports.id", ondelete="CASCADE"), primary_key=True,
+              autoincrement=False),
+    sa.Column("digest", sa.LargeBinary, nullable=False),  # domain/junit/case_digest.py
+)  # fmt: skip
+
 deliveries = sa.Table(
     "deliveries",
     metadata,

@@ -32,7 +32,7 @@ from bridge.store.duplicates import (
 from bridge.store.engine.compiled import BulkStatement, Statement, is_one_of
 from bridge.store.rejections import record_rejections
 from bridge.store.row_mapping import shown_name
-from bridge.store.schema import builds, deliveries, reports
+from bridge.store.schema import builds, deliveries, report_cases, reports
 from bridge.store.sql_helpers import earlier
 
 
@@ -100,6 +100,17 @@ INSERT_DELIVERIES = BulkStatement(
         [{name: sa.bindparam(f"{name}_{at}") for name in NewDeliveryRow._fields} for at in range(count)]
     )
 )
+INSERT_CASES = BulkStatement(
+    lambda _, count: sa.insert(report_cases).values(
+        [{name: sa.bindparam(f"{name}_{at}") for name in ("report_id", "digest")} for at in range(count)]
+    )
+)
+REPLACE_CASES = sa.update(report_cases).where(
+    report_cases.c.report_id
+    == sa.select(reports.c.id)
+    .where(reports.c.build_id == sa.bindparam("of_build"), reports.c.dedupe_key == sa.bindparam("of_key"))
+    .scalar_subquery()
+)
 REPORTS_PER_STATEMENT: Final = 64
 """An upload may bring thousands of reports; the number of values in a statement is limited."""
 
@@ -163,6 +174,7 @@ def _accept_allowed(
 ) -> list[UploadReceipt]:
     freed = record_rejections(connection, now, uploads)
     rows: dict[ReportKey, NewReportRow] = {}
+    digests: dict[ReportKey, bytes] = {}
     targets: dict[ReportKey, tuple[DeliveryTarget, ...]] = {}
     keys: list[list[ReportKey]] = []  # of the reports of each upload
     for upload in uploads:
@@ -171,9 +183,13 @@ def _accept_allowed(
             row = _report_row(key, report, upload, now)
             rows[key] = with_routes_of(rows[key], row) if key in rows else row
             targets.setdefault(key, upload.targets)
-    new = _insert_reports(connection, now, rows, targets)
+            digests.setdefault(key, report.case_digest)
+    new = _insert_reports(connection, now, rows, targets, digests)
     repeats = {key: rows[key] for key in rows.keys() - new}
     requeued = requeue_dead_deliveries(connection, now, repeats)
+    for key in requeued:  # other settings may have changed the names of its cases
+        which = {"of_build": key[0], "of_key": key[1]}
+        connection.execute(REPLACE_CASES.values(digest=digests[key]), which)
     merge_allowed_routes(connection, {key: row for key, row in repeats.items() if key not in requeued})
     changed = {build_id for build_id, _ in new | requeued}
     if changed:
@@ -393,6 +409,7 @@ def _insert_reports(
     now: int,
     rows: Mapping[ReportKey, NewReportRow],
     targets: Mapping[ReportKey, tuple[DeliveryTarget, ...]],
+    digests: Mapping[ReportKey, bytes],
 ) -> set[ReportKey]:
     """Insert reports, and pending deliveries of those that are new; return the keys of the new ones.
 
@@ -420,5 +437,9 @@ def _insert_reports(
                 for target in targets[report.build_id, report.dedupe_key]
             ]
             INSERT_DELIVERIES.run(connection, len(pending), [value for row in pending for value in row])
+            cases = [(row.id, digests[row.build_id, row.dedupe_key]) for row in inserted]
+            cases = [(report_id, digest) for report_id, digest in cases if digest]
+            if cases:
+                INSERT_CASES.run(connection, len(cases), [value for row in cases for value in row])
             new |= {(report.build_id, report.dedupe_key) for report in inserted}
     return new

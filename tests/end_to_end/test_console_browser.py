@@ -136,16 +136,54 @@ async def test_a_rejected_file_is_looked_at_and_sent_repaired(tab: Tab, upload: 
     await expect(tab.page.get_by_role("link", name="TEST-a.xml").first).to_be_visible()
 
 
+def of_cart(number: int) -> bytes:
+    """Return a report in which one test is flaky, and one has another name in each build."""
+    failure = '<failure message="timed out"/>' if number == 2 else ""
+    return (
+        f'<testsuite><testcase classname="shop.a.rather.long.package.Cart" name="pays_by_card">{failure}</testcase>'
+        f'<testcase classname="shop.Cart" name="order {4711 * number} is paid"/></testsuite>'
+    ).encode()
+
+
+async def test_the_flaky_test_of_a_job_is_found_with_the_console_alone(tab: Tab, upload: Any) -> None:
+    for number in (1, 2, 3):
+        assert await upload(number, ("TEST-cart.xml", of_cart(number))) == 200
+    await tab.go("/")
+    await tab.page.get_by_role("link", name="Tests").click()
+    await expect(tab.page.locator("h1")).to_contain_text("Tests of job")  # the only one
+    flaky = tab.page.locator("#flaky ~ .scroll table").first.locator("tbody tr")
+    await expect(flaky).to_have_count(1)
+    await expect(flaky).to_contain_text("pays_by_card")
+    await expect(flaky).to_contain_text("both have commit cccccccccccc")
+    await expect(tab.page.locator("pre")).to_contain_text("order [0-9]+ is paid")
+    await flaky.get_by_role("link", name="build 2").click()
+    await expect(tab.page.get_by_text("timed out")).to_be_visible()
+    await tab.page.go_back()
+    await tab.page.get_by_label("Last builds").fill("1")
+    await tab.page.get_by_role("button", name="Show").click()
+    await expect(tab.page.get_by_text("No test was flaky.")).to_be_visible()
+
+
+async def test_a_job_is_chosen_and_found_from_its_builds_too(tab: Tab, upload: Any) -> None:
+    await upload(4, ("TEST-cart.xml", of_cart(4)))
+    await tab.go(f"/builds/{JOB}/4")
+    await tab.page.get_by_role("link", name="Tests of this job").click()
+    await expect(tab.page.get_by_text("The names are stable so far")).to_be_visible()
+
+
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 async def test_pages_have_no_serious_accessibility_fault_and_fit_a_phone(
     browser: Browser, gateway: GatewayProcess, upload: Any, scheme: Any
 ) -> None:
     await upload(5, ("a-report-with-a-rather-long-name-of-seventy-characters-in-one-word.xml", RED))
     await upload(6, ("TEST-b.xml", BROKEN))
+    await upload(7, ("TEST-c.xml", of_cart(1)))
+    await upload(8, ("TEST-c.xml", of_cart(2)))
+    await upload(9, ("TEST-c.xml", of_cart(3)))
     context = await browser.new_context(color_scheme=scheme, viewport={"width": 360, "height": 780})
     tab = Tab(await context.new_page(), gateway.admin_url)
     pages = ("/", "/builds", f"/builds/{JOB}/5", "/reports/1", "/rejections", "/rejections/1", "/audit", "/builds/x/y")
-    for path in (*pages, "/act?action=retry-build&target=1&back=/"):
+    for path in (*pages, f"/tests?job_id={JOB}", "/tests", "/act?action=retry-build&target=1&back=/"):
         await tab.go(path)
         width = await tab.page.evaluate("document.documentElement.scrollWidth")
         assert width <= 360, path

@@ -18,6 +18,7 @@ UNUSED = (
     "rich.",
     "jinja2",
     "pygments",
+    "re2",
 )
 SETTINGS = """
 [server]

@@ -9,6 +9,7 @@ from aiohttp.test_utils import TestServer
 
 from bridge.domain.callers import AuthScheme, Caller, Credential, hash_token
 from bridge.domain.intake import AcceptedUpload, ReportReceipt, UploadReceipt
+from bridge.domain.junit.rewrite_rules import RewriteRule
 from bridge.domain.routing import InvalidFilePolicy, Route
 from bridge.errors import CommitUncertain, Unavailable
 from bridge.server.compression.decompress import DecompressionMemory
@@ -21,7 +22,7 @@ from bridge.store.uploads import accept
 
 JOB = "a1" * 16
 OTHER_JOB = "b2" * 16
-REPAIR_JOB, STRIP_JOB, BOTH_JOB = "e5" * 16, "f6" * 16, "07" * 16
+REPAIR_JOB, STRIP_JOB, BOTH_JOB, REWRITE_JOB = "e5" * 16, "f6" * 16, "07" * 16, "08" * 16
 KEEP_US = 7 * 24 * 3600 * 1_000_000
 MAX_REPORT, MAX_REQUEST, MAX_FILES = 600_000, 3_000_000, 30
 BOUNDARY = "b0undary"
@@ -117,6 +118,12 @@ class UploadServer:
 ROUTES = [
     Route(name="repair", job_id=(REPAIR_JOB,), repair=True),
     Route(name="strip", job_id=(STRIP_JOB,), strip=("properties", "system-out")),
+    Route(
+        name="rewrite",
+        job_id=(REWRITE_JOB,),
+        strip=("system-out",),
+        rewrite=(RewriteRule(attribute="name", pattern=r" at [0-9:]+$"),),
+    ),
     Route(name="both", job_id=(BOTH_JOB,), repair=True, strip=("properties", "system-out")),
     Route(name="shop", job_id=(JOB,)),
     Route(name="lenient", job_id=("c3*",), on_invalid=InvalidFilePolicy.WARN),

@@ -81,7 +81,7 @@ INSIDE = {
 }
 """What the folders inside the largest folders may import of each other; the modules beside them may import all."""
 
-PURE_LIBRARIES = {"lxml", "xmltodict"}
+PURE_LIBRARIES = {"lxml", "xmltodict", "re2"}
 """What domain and protocols may use beside the standard library: these read bytes at hand."""
 
 IMPURE = {

@@ -4,11 +4,13 @@ import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
+from functools import partial
 from pathlib import Path
 from typing import Final
 
 from bridge.commands.check.html import HtmlFile
 from bridge.commands.check.inputs import LIMITS, CandidateFile, MissingInput, SourceFile, unpack
+from bridge.commands.check.rewrite import RewriteTrial
 from bridge.domain.intake import NewRejection
 from bridge.domain.junit.encoding import regroup
 from bridge.domain.junit.repair.repair import Source, prepare, repair
@@ -90,12 +92,16 @@ class OutputFolder:
 
 
 def check_source(
-    source: SourceFile | MissingInput, output: OutputFolder | None, html: HtmlFile | None = None
+    source: SourceFile | MissingInput,
+    output: OutputFolder | None,
+    html: HtmlFile | None = None,
+    trial: RewriteTrial | None = None,
 ) -> Iterator[CheckRow]:
     """Yield the result for one file, or for each report in an archive.
 
     With `output` reports are repaired as for a route with repair = true, and written there. Those that
-    would be accepted are added to `html`. Raise BridgeError only if writing fails.
+    would be accepted are added to `html`, and with `trial` their names are rewritten. Raise BridgeError only if
+    writing fails.
     """
     if isinstance(source, MissingInput):
         yield CheckRow(path=source.argument, status=FileStatus.REJECTED, reason=source.reason)
@@ -103,7 +109,7 @@ def check_source(
     only_other_files, reason = True, ""
     try:
         for found in unpack(source.path):
-            row = _row(found, source, output, html)
+            row = _row(found, source, output, html, trial)
             only_other_files &= row.status is FileStatus.SKIPPED and row.path != str(source.path)
             yield row
     except CallerError as error:
@@ -118,7 +124,11 @@ def check_source(
 
 
 def _row(
-    found: CandidateFile | NewRejection, source: SourceFile, output: OutputFolder | None, html: HtmlFile | None
+    found: CandidateFile | NewRejection,
+    source: SourceFile,
+    output: OutputFolder | None,
+    html: HtmlFile | None,
+    trial: RewriteTrial | None,
 ) -> CheckRow:
     if isinstance(found, NewRejection):
         return CheckRow(path=found.name, status=FileStatus.REJECTED, reason=found.reason)
@@ -126,8 +136,12 @@ def _row(
     repaired = repair(found.source) if output else prepare(validate(found.source), found.source)
     if isinstance(repaired, Invalid):
         return _row_of(found, repaired, named=named, traits=_traits_if_repaired(found.source, repaired))
+    chunks = repaired.chunks if trial is None else partial(trial.chunks, found.name, repaired.chunks)
     if output is not None:
-        output.write(source.path, found.name, repaired.chunks())
+        output.write(source.path, found.name, chunks())
+    elif trial is not None:
+        for _ in chunks():
+            pass
     traits = traits_of(repaired.chunks)
     row = _row_of(found, repaired.accepted, named=named, repairs=repaired.done, traits=traits)
     if html is not None:

@@ -9,6 +9,7 @@ from typing import Final
 
 from lxml import etree
 
+from bridge.domain.junit.case_digest import CaseRecorder
 from bridge.domain.junit.failures import Attributes, FailureText
 from bridge.domain.junit.foreign_formats import QUALIFIED_ROOTS, foreign_root
 from bridge.domain.junit.result import Invalid, InvalidReport
@@ -79,8 +80,8 @@ class TagCounter:
         "unread",
     )
 
-    def __init__(self) -> None:
-        self.tally = ReportTally(readable=_Unescaped)
+    def __init__(self, *, records_cases: bool = True) -> None:
+        self.tally = ReportTally(readable=_Unescaped, recorder=CaseRecorder(escaped=True) if records_cases else None)
         self.unread = 0  # bytes fed since the last start tag; the feeder counts them
         self.root_began = False
         self.root_closed = False
@@ -189,7 +190,7 @@ class _Tree:
     """A small document; its outcomes are found first, because few cases have any."""
 
     def __init__(self, root: etree._Element) -> None:
-        self.tally = ReportTally()
+        self.tally = ReportTally(recorder=CaseRecorder())
         self.cases = 0
         self._outcomes_of: dict[etree._Element | None, list[etree._Element]] = {}
         for outcome in root.iter(*OUTCOME_TAGS):

@@ -68,6 +68,7 @@ class Valid:
     notes: tuple[str, ...]  # oddities that do not make the report invalid
     codec: str = ""  # Python codec; if set, the report must be converted from it to UTF-8 before it is sent
     highlights: Highlights = NO_HIGHLIGHTS
+    case_digest: bytes = b""  # of the cases (case_digest.py); empty: there is none
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable, Iterator
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from bridge.domain.junit.failures import (
     Attributes,
@@ -14,6 +14,9 @@ from bridge.domain.junit.failures import (
 )
 from bridge.domain.junit.result import Failure, Highlights, TestCounts
 from bridge.domain.text_format import are, counted, have
+
+if TYPE_CHECKING:  # it uses the constants of this module
+    from bridge.domain.junit.case_digest import CaseRecorder
 
 # The outcomes are bits: a case collects those of its children, and the most severe one counts.
 FLAKY, SKIPPED, FAILURE, ERROR = 1, 2, 4, 8
@@ -163,10 +166,15 @@ class ReportTally:
     """Takes the suites and cases of a report in document order, each suite with its beginning and its end.
 
     Memory is constant, but for the names of up to `MAX_TRACKED_NAMES` cases. `readable` is applied to attributes of
-    which people see the values.
+    which people see the values. `recorder` takes every case too.
     """
 
-    def __init__(self, readable: Callable[[Attributes], Attributes] = lambda attributes: attributes) -> None:
+    def __init__(
+        self,
+        readable: Callable[[Attributes], Attributes] = lambda attributes: attributes,
+        recorder: "CaseRecorder | None" = None,
+    ) -> None:
+        self._recorder = recorder
         self.uncounted_cases = 0  # testcase elements outside of the suites, for example in system-out
         self._readable = readable
         self._open: list[_OpenSuite] = []
@@ -237,9 +245,9 @@ class ReportTally:
         get = case.get
         suite = self._open[-1]
         suite.tests += 1
-        name = get("name")
+        name, classname, time = get("name"), get("classname"), get("time")
         if name and not name.isspace():
-            names, identity = self._names, hash((name, get("classname") or ""))
+            names, identity = self._names, hash((name, classname or ""))
             if identity in names:
                 self._repeat_name(identity, _NAME_STATES[outcomes], case)
             elif len(names) < MAX_TRACKED_NAMES:
@@ -252,8 +260,14 @@ class ReportTally:
             status, result = get("status"), get("result")
             if status or result:
                 self._read_status(suite, ((status or "").lower(), (result or "").lower()))
+        if self._recorder is not None:
+            self._recorder.add(classname, name, outcomes, time)
         if not self._timed_at:
-            self._add_time(get("time"))
+            self._add_time(time)
+
+    def case_digest(self) -> bytes:
+        """Return the digest of all cases; empty if none were recorded."""
+        return b"" if self._recorder is None else self._recorder.digest()
 
     def counts(self) -> TestCounts:
         """Return the counts; call it after the root was ended."""

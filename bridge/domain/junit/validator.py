@@ -105,16 +105,26 @@ def _check_whole(data: bytes) -> Valid | None:
 
 def _valid(tally: ReportTally, encoding: str, *, has_c1_controls: bool, codec: str = "") -> Valid:
     notes = tally.notes() + ((C1_NOTE,) if has_c1_controls else ())
-    return Valid(counts=tally.counts(), encoding=encoding, notes=notes, highlights=tally.highlights(), codec=codec)
+    return Valid(
+        counts=tally.counts(),
+        encoding=encoding,
+        notes=notes,
+        highlights=tally.highlights(),
+        codec=codec,
+        case_digest=tally.case_digest(),
+    )
 
 
 def _check_streaming(data: bytes) -> ValidationResult:
     return validate_source(lambda: iter((data,)))
 
 
-def validate_source(source: Source, text: Text | None = None) -> ValidationResult:
-    """Validate a file of any size, reading up to its first fault; `text` as for `JUnitValidator.close`."""
-    validator = JUnitValidator()
+def validate_source(source: Source, text: Text | None = None, *, records_cases: bool = True) -> ValidationResult:
+    """Validate a file of any size, reading up to its first fault; `text` as for `JUnitValidator.close`.
+
+    Without `records_cases` the result has no digest of the cases.
+    """
+    validator = JUnitValidator(records_cases=records_cases)
     for chunk in source():
         validator.feed(chunk)
         if validator.invalid is not None:
@@ -129,8 +139,9 @@ class JUnitValidator:
     to its end. Once `invalid` is set, further chunks are ignored and need not be fed.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, records_cases: bool = True) -> None:
         self.invalid: Invalid | None = None
+        self._records_cases = records_cases
         self._head = bytearray()
         self._head_size = FIRST_HEAD_SIZE
         self._body: _Body | None = None
@@ -186,7 +197,8 @@ class JUnitValidator:
         elif opening.root_began or opening.broken or ended:
             self._head.clear()
             checker = EncodingChecker(encoding.codec, lines, len(whole) - len(head))
-            self._body = _Body(head, encoding, checker, trusted=opening.root_began, first_line=lines)
+            counter = TagCounter(records_cases=self._records_cases)
+            self._body = _Body(head, encoding, checker, counter, trusted=opening.root_began, first_line=lines)
             self.invalid = self._body.feed(head)
         elif len(self._head) >= MAX_HEAD_SIZE:
             self.invalid = NO_ROOT
@@ -334,7 +346,14 @@ class _Body:
     """Parses the whole document with a target: only tags and the text of the first failures, no tree."""
 
     def __init__(
-        self, head: bytes, encoding: DeclaredEncoding, checker: EncodingChecker, *, trusted: bool, first_line: int
+        self,
+        head: bytes,
+        encoding: DeclaredEncoding,
+        checker: EncodingChecker,
+        counter: TagCounter,
+        *,
+        trusted: bool,
+        first_line: int,
     ) -> None:
         self.syntax: _Syntax | None = None
         self.misread: _Misread | None = None
@@ -342,7 +361,7 @@ class _Body:
         self.start = head[:FIRST_HEAD_SIZE]
         self._checker = checker
         self._converter = None if encoding.native else Utf8Converter(encoding.codec)
-        self._counter = TagCounter()
+        self._counter = counter
         target = cast("etree.ParserTarget", self._counter)  # the stubs require comment(), but lxml does not
         # huge_tree lifts libxml2's limit of 10 MB for a CDATA section, and also that for entities: only allowed
         # if _Opening has found no entities.

@@ -34,6 +34,7 @@ from bridge.server.admin.builds import BuildsApi
 from bridge.server.admin.console.pages import ConsolePages
 from bridge.server.admin.events import EventsApi
 from bridge.server.admin.identification import Identification
+from bridge.server.admin.job_tests import TestHistory, TestsApi
 from bridge.server.admin.openapi import OPENAPI_PATH, openapi
 from bridge.server.admin.rejections import RejectionsApi
 from bridge.server.admin.reports import ReportsApi
@@ -97,9 +98,11 @@ def admin_app(  # noqa: PLR0913 -- everything that it shows
         max_finalize_delay_us=lambda: config().max_finalize_delay_us,
     )
     identification = Identification(database=database, access=lambda: config().access, clock=clock)
+    tests = TestHistory(database)
     pages = ConsolePages(
         actions=actions,
         identification=identification,
+        tests=tests,
         resender=lambda: config().resender,
         codearts=lambda: config().codearts,
         database=database,
@@ -120,6 +123,7 @@ def admin_app(  # noqa: PLR0913 -- everything that it shows
     app.router.add_get("/metrics", health.metrics)
     BuildsApi(database=database, codearts=lambda: config().codearts, clock_verdict=clock_verdict).add_routes(app)
     ActionsApi(actions).add_routes(app)
+    TestsApi(tests).add_routes(app)
     app.router.add_get(OPENAPI_PATH, openapi)
     RejectionsApi(database=database, resender=lambda: config().resender).add_routes(app)
     ReportsApi(database=database, archive=archive).add_routes(app)

@@ -4,7 +4,7 @@ https://spec.openapis.org/oas/v3.1.0
 """
 
 import types
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from functools import cache
 from typing import Any, Final, Union, get_args, get_origin, get_type_hints, is_typeddict
 
@@ -14,7 +14,14 @@ from bridge import __version__
 from bridge.domain.build import BuildState
 from bridge.domain.why import WhyCase
 from bridge.server.admin.actions import AuditView, RouteView
-from bridge.server.admin.params import DEFAULT_LIMIT, MAX_LIMIT, MAX_TEXT_CHARACTERS
+from bridge.server.admin.job_tests import JobTestsView
+from bridge.server.admin.params import (
+    DEFAULT_LIMIT,
+    DEFAULT_TEST_BUILDS,
+    MAX_LIMIT,
+    MAX_TEST_BUILDS,
+    MAX_TEXT_CHARACTERS,
+)
 from bridge.server.admin.rejections import RejectionEntry
 from bridge.server.http.responses import json_response
 from bridge.store.api_types import BuildView, RejectionView
@@ -70,7 +77,10 @@ def document() -> dict[str, Any]:
                 "Error": _object(
                     {"status": {"const": "fail"}, "error_code": {"type": "string"}, "error_msg": _PLAIN[str]}
                 ),
-                **{view.__name__: _schema_of(view) for view in (BuildView, RejectionEntry, RouteView, AuditView)},
+                **{
+                    view.__name__: _schema_of(view)
+                    for view in (BuildView, RejectionEntry, RouteView, AuditView, JobTestsView)
+                },
             },
             "securitySchemes": {
                 "token": {"type": "apiKey", "in": "header", "name": "X-Auth-Token"},
@@ -94,6 +104,16 @@ def _paths() -> dict[str, Any]:
     }
     build: Parameters = {"job_id": _JOB_ID, "build_no": _NUMBER}
     rejections: Parameters = {"job_id": _TEXT, "build_no": _NUMBER, "route": _TEXT, **_PAGE}
+    tests: Parameters = {
+        "job_id": _TEXT,
+        "limit": {
+            "type": "integer",
+            "minimum": 1,
+            "maximum": MAX_TEST_BUILDS,
+            "default": DEFAULT_TEST_BUILDS,
+            "description": "newest builds",
+        },
+    }
     result = _object({"result": {"type": "string", "description": "what happened, as a sentence"}})
     why = _object(
         {
@@ -113,12 +133,15 @@ def _paths() -> dict[str, Any]:
         "/api/v1/builds/{id}/finalize": {"post": _post("End a build now", result, row="id")},
         "/api/v1/builds/{id}/forget": {"post": _post("Delete a build and all its files", result, row="id")},
         "/api/v1/deliveries/{id}/retry": {"post": _post("Send a dead report again", result, row="id")},
-        "/api/v1/why": {"get": _get("Explain why a build is, or is not, in TestNod", why, build, required=True)},
+        "/api/v1/why": {"get": _get("Explain why a build is, or is not, in TestNod", why, build, needed=build)},
         "/api/v1/rejections": {
             "get": _get("List rejections, newest first", _page_of("rejections", RejectionEntry), rejections)
         },
         "/api/v1/routes": {
             "get": _get("List routes in file order", _object({"routes": {"type": "array", "items": _ref(RouteView)}}))
+        },
+        "/api/v1/tests": {
+            "get": _get("Show flaky, slow and renamed tests of a job", _ref(JobTestsView), tests, needed=("job_id",))
         },
         "/api/v1/audit": {
             "get": _get("List what operators did, newest first", _page_of("audit", AuditView), dict(_PAGE))
@@ -143,10 +166,11 @@ def _get(
     query: Parameters | None = None,
     *,
     row: str = "",
-    required: bool = False,
+    needed: Collection[str] = (),
 ) -> dict[str, Any]:
     parameters = [
-        {"name": name, "in": "query", "required": required, "schema": type_} for name, type_ in (query or {}).items()
+        {"name": name, "in": "query", "required": name in needed, "schema": type_}
+        for name, type_ in (query or {}).items()
     ]
     return _operation(summary, schema, [*_row(row), *parameters])
 

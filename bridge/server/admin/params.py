@@ -19,11 +19,14 @@ from bridge.store.rejections import MAX_ID, RejectionsQuery
 
 DEFAULT_LIMIT = 100
 MAX_LIMIT = 1000
+DEFAULT_TEST_BUILDS = 20  # TestNod compares as many runs
+MAX_TEST_BUILDS = 50
 MAX_TEXT_CHARACTERS = 128  # of a job or route; the ledger has no longer ones
 
 PAGE_NAMES = ("until", "limit", "after")
 BUILDS_NAMES = ("job_id", "build_no", "state", "route", "branch", "commit", "caller", "problems", *PAGE_NAMES)
 REJECTIONS_NAMES = ("job_id", "build_no", "route", *PAGE_NAMES)
+TESTS_NAMES = ("job_id", "limit")
 WHY_NAMES = ("job_id", "build_no")
 
 _NUMBER = re.compile(r"[0-9]{1,16}", re.ASCII)
@@ -72,6 +75,15 @@ def read_page(query: MultiMapping[str]) -> AuditQuery:
     """Return the parameters of GET /api/v1/audit; raise BadParameter that names the first fault."""
     _require_known(query, PAGE_NAMES)
     return AuditQuery(before_id=_before_id(query), until=_until(query), limit=_limit(query))
+
+
+def read_tests_query(query: MultiMapping[str]) -> tuple[str, int]:
+    """Return job and number of builds of GET /api/v1/tests; raise BadParameter that names the first fault."""
+    _require_known(query, TESTS_NAMES)
+    job_id = _filtered_job_id(query)
+    if job_id is None:
+        raise BadParameter("job_id is missing. Send the id of a job, as in /api/v1/builds.")
+    return job_id, _limit(query, DEFAULT_TEST_BUILDS, MAX_TEST_BUILDS)
 
 
 def read_id(text: str) -> int | None:
@@ -145,11 +157,11 @@ def _until(query: MultiMapping[str]) -> int | None:
     return int(day.timestamp()) * SECOND + DAY
 
 
-def _limit(query: MultiMapping[str]) -> int:
-    value = query.get("limit", "") or str(DEFAULT_LIMIT)
-    if not _NUMBER.fullmatch(value) or not 1 <= int(value) <= MAX_LIMIT:
+def _limit(query: MultiMapping[str], default: int = DEFAULT_LIMIT, maximum: int = MAX_LIMIT) -> int:
+    value = query.get("limit", "") or str(default)
+    if not _NUMBER.fullmatch(value) or not 1 <= int(value) <= maximum:
         raise BadParameter(
-            f"limit is {quote_for_display(value)}, not a whole number from 1 to {MAX_LIMIT}. Correct or omit it."
+            f"limit is {quote_for_display(value)}, not a whole number from 1 to {maximum}. Correct or omit it."
         )
     return int(value)
 

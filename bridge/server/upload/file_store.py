@@ -236,7 +236,9 @@ class UploadFileStore:
         self._row_bytes_left = ROWS_BYTES
         self._options = TransformOptions(max_size=self._max_size)
         if isinstance(route, Route):
-            self._options = TransformOptions(max_size=self._max_size, repair=route.repair, strip=route.strip)
+            self._options = TransformOptions(
+                max_size=self._max_size, repair=route.repair, strip=route.strip, rewrite=route.rewrite
+            )
 
     @property
     def skipped(self) -> list[str]:
@@ -311,7 +313,8 @@ class UploadFileStore:
         body = file.buffer.body
         result = await self._pool.validate(body, self._party)
         if self._options.apply_to(result):
-            if file.buffer.size > TRANSFORM_INLINE_BYTES or isinstance(result, Invalid):  # repairs may cost much
+            # Repairs and rules may cost much.
+            if file.buffer.size > TRANSFORM_INLINE_BYTES or isinstance(result, Invalid) or self._options.rewrite:
                 await file.buffer.move_to_spool()
                 return await self._store_spooled(file)
             out = BytesIO()
@@ -337,7 +340,7 @@ class UploadFileStore:
             await buffer.discard()
 
     async def _store_spooled(self, file: ReceivedFile) -> NewReport | Invalid:
-        if not (self._options.repair or self._options.strip):
+        if not (self._options.repair or self._options.strip or self._options.rewrite):
             result = await self._pool.validate_file(await file.buffer.path(), self._party)
             if not self._options.apply_to(result):
                 return await self._store_unchanged(file, result)
@@ -381,6 +384,7 @@ class UploadFileStore:
             notes=(file.note, *result.accepted.notes) if file.note else result.accepted.notes,
             body=body,
             blob=blob,
+            case_digest=result.accepted.case_digest,
         )
 
     def _metadata(self, file: ReceivedFile, sent: FileDigest) -> BlobMetadata:

@@ -89,6 +89,7 @@ class SpoolRecovery:
             highlights=valid.highlights,
             notes=(*valid.notes, RECOVERED),
             blob=blob,
+            case_digest=valid.case_digest,
             dedupe_key=bytes.fromhex(metadata.dedupe_key),
         )
         return AcceptedUpload(

@@ -5,11 +5,13 @@ JSON, because a process that reads hostile files must not be able to send anythi
 
 import dataclasses
 import json
+from base64 import b64decode, b64encode
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from bridge.domain.junit.result import Invalid, TestCounts, Valid, highlights_from_json
+from bridge.domain.junit.rewrite_rules import RewriteRule
 from bridge.server.validation.transform import FileDigest, TransformOptions, TransformResult
 
 
@@ -52,7 +54,9 @@ def read_request(line: bytes, read: Callable[[int], bytes]) -> ValidationRequest
     message = json.loads(line)
     if "sizes" in message:
         return BatchRequest([read(size) for size in message["sizes"]])
-    options = TransformOptions(**message["options"] | {"strip": tuple(message["options"]["strip"])})
+    options = message["options"]
+    rules = tuple(RewriteRule(**rule) for rule in options["rewrite"])
+    options = TransformOptions(**options | {"strip": tuple(options["strip"]), "rewrite": rules})
     return FileRequest(Path(message["path"]), options, message["out"] and Path(message["out"]))
 
 
@@ -91,6 +95,7 @@ def _result_to_json(result: TransformResult | Invalid) -> dict[str, Any]:
         "notes": accepted.notes,
         "codec": accepted.codec,
         "highlights": dataclasses.asdict(accepted.highlights),
+        "case_digest": b64encode(accepted.case_digest).decode(),
         "changes": result.changes,
         "written": result.written,
     }
@@ -107,6 +112,7 @@ def _result_from_json(message: dict[str, Any]) -> TransformResult | Invalid:
             notes=tuple(message["notes"]),
             codec=message["codec"],
             highlights=highlights_from_json(message["highlights"]),
+            case_digest=b64decode(message["case_digest"]),
         ),
         changes=tuple(message["changes"]),
         written=FileDigest(*message["written"]) if message["written"] else None,

@@ -34,7 +34,7 @@ START_SECONDS: Final = 30  # a process is ready in 0.2 seconds, but the machine 
 WALL_SECONDS: Final = 60  # for one request: CPU time has a limit of its own, so beyond this the disk or machine hangs
 TRIES: Final = 2  # one death may come from outside, for example from the OOM killer; two in a row come from the file
 PIPE_BYTES: Final = 1 << 20  # buffer of the request pipe: a whole batch is written at once
-RESPONSE_BYTES: Final = 1 << 20  # of one line: a batch of errors that quote names which JSON escapes
+RESPONSE_BYTES: Final = 4 << 20  # of one line: a batch with digests of cases, or errors with names that JSON escapes
 
 BATCH_FILES: Final = 8  # with more, all uploads move through the gateway in step, and wait for each other
 BATCH_SECONDS: Final = 0.02  # of CPU time that a batch is expected to cost: others wait for all of it

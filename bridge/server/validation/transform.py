@@ -1,4 +1,4 @@
-"""Repair a report, or strip elements from it, before it is sent, as its route asks for."""
+"""Repair a report, strip elements from it, or rewrite names in it, before it is sent, as its route asks for."""
 
 import hashlib
 from collections.abc import Iterator, Mapping
@@ -9,8 +9,9 @@ from bridge.domain.junit.encoding import PIECE_SIZE, WRITE_ENCODING
 from bridge.domain.junit.encoding_guess import WRITE_VALID_UTF_8
 from bridge.domain.junit.repair.encoding_detection import is_utf_8
 from bridge.domain.junit.repair.repair import REPAIRABLE_CODES, Repaired, Source, apply_filter, prepare, repair
-from bridge.domain.junit.repair.rewrite import ElementStripper
+from bridge.domain.junit.repair.rewrite import CaseRenamer, ElementStripper
 from bridge.domain.junit.result import Invalid, InvalidReport, Valid, ValidationResult
+from bridge.domain.junit.rewrite_rules import NameRewriter, RewriteRule
 from bridge.domain.junit.validator import validate_source
 from bridge.domain.junit.xml_errors import (
     CUT_BEFORE,
@@ -45,12 +46,13 @@ class TransformOptions:
     max_size: int  # bytes of the result: another encoding may make a report three times as large
     repair: bool = False
     strip: tuple[str, ...] = ()  # names of elements
+    rewrite: tuple[RewriteRule, ...] = ()  # of names of cases
 
     def apply_to(self, result: ValidationResult) -> bool:
         """Return whether a file with this result may be changed."""
         if isinstance(result, Invalid):
             return result.remedy == JOIN_HALVES or (self.repair and result.reason in REPAIRABLE_CODES)
-        return bool(self.strip or result.codec) or (self.repair and not is_utf_8(result.encoding))
+        return bool(self.strip or self.rewrite or result.codec) or (self.repair and not is_utf_8(result.encoding))
 
 
 class FileDigest(NamedTuple):
@@ -83,7 +85,7 @@ def transform(
     if isinstance(repaired, Invalid):
         return repaired
     try:
-        return _stripped(repaired, options, out)
+        return _rewritten(repaired, options, out)
     except InvalidReport as error:
         return error.invalid
 
@@ -96,25 +98,37 @@ def remedy(invalid: Invalid, route: "Route") -> str:
 
 
 def _repaired(result: ValidationResult, options: TransformOptions, source: Source) -> Repaired | Invalid:
-    if options.repair and replace(options, strip=()).apply_to(result):
+    if options.repair and replace(options, strip=(), rewrite=()).apply_to(result):
         return repair(source)
     return prepare(result, source)
 
 
-def _stripped(repaired: Repaired, options: TransformOptions, out: BinaryIO) -> TransformResult:
-    if options.strip:
-        stripper = ElementStripper(frozenset(options.strip))
-        written = _write(lambda: apply_filter(stripper, repaired.chunks()), out, options.max_size)
-        if stripper.removed:
-            accepted = validate_source(lambda: _chunks(out))
+def _rewritten(repaired: Repaired, options: TransformOptions, out: BinaryIO) -> TransformResult:
+    stripper = ElementStripper(frozenset(options.strip)) if options.strip else None
+    names = NameRewriter(options.rewrite) if options.rewrite else None
+    if stripper or names:
+        written = _write(lambda: _filtered(repaired.chunks(), stripper, names), out, options.max_size)
+        removed = stripper.removed if stripper else {}
+        renamed = names is not None and names.changed
+        if removed or renamed:
+            accepted = validate_source(lambda: _chunks(out), records_cases=renamed)
             if isinstance(accepted, Invalid):
                 raise InvalidReport(accepted)
-            changes = (*repaired.done, _removed_text(stripper.removed))
+            if not renamed:  # elements that are left out change no case
+                accepted = replace(accepted, case_digest=repaired.accepted.case_digest)
+            left_out = (_removed_text(removed),) if removed else ()
+            changes = (*repaired.done, *left_out, *(names.changes() if names else ()))
             return TransformResult(accepted=accepted, changes=changes, written=written)
     if not repaired.done:
         return TransformResult(accepted=repaired.accepted)
     written = _write(repaired.chunks, out, options.max_size)
     return TransformResult(accepted=repaired.accepted, changes=repaired.done, written=written)
+
+
+def _filtered(chunks: Iterator[bytes], stripper: ElementStripper | None, names: NameRewriter | None) -> Iterator[bytes]:
+    if stripper is not None:
+        chunks = apply_filter(stripper, chunks)
+    return chunks if names is None else apply_filter(CaseRenamer(names), chunks)
 
 
 def _write(source: Source, out: BinaryIO, max_size: int) -> FileDigest:

@@ -4,9 +4,20 @@ import hashlib
 
 import pytest
 
+from bridge.domain.junit.case_digest import read_digest
 from bridge.server.upload.file_store import ROW_BYTES, TRANSFORM_INLINE_BYTES
 from tests.support.labels import content_of
-from tests.support.upload_server import BOTH_JOB, GOOD, MAX_REPORT, NOT_JUNIT, REPAIR_JOB, STRIP_JOB, UploadServer, form
+from tests.support.upload_server import (
+    BOTH_JOB,
+    GOOD,
+    MAX_REPORT,
+    NOT_JUNIT,
+    REPAIR_JOB,
+    REWRITE_JOB,
+    STRIP_JOB,
+    UploadServer,
+    form,
+)
 
 SIZES = pytest.mark.parametrize(
     "cases", [1, TRANSFORM_INLINE_BYTES // 50, ROW_BYTES // 50], ids=["in place", "in a row", "in the spool"]
@@ -272,3 +283,20 @@ async def test_text_before_the_report_is_named_and_repair_removes_it(server, sen
     else:
         found = 'a.xml: it begins with "npm warn deprecated"; the report itself begins at line 3.'
         assert (status, answer["error_msg"].startswith(found)) == (400, True)
+
+
+# -- names -----------------------------------------------------------------------------------------------------------
+
+
+@SIZES
+async def test_names_are_rewritten_in_what_is_sent_and_the_received_digest_is_kept(server, send, cases):
+    came = report(cases).replace(b'name="a', b'name="at 12:00:01 a').replace(b'">', b' at 12:00:01">')
+    status, answer, _ = await send(form(("a.xml", came)), job_id=REWRITE_JOB)
+    assert status == 200
+    assert sent(server).lower() == came.replace(b' at 12:00:01">', b'">').replace(b"?>", b"?>\n").lower()
+    [kept] = server.uploads[0].reports
+    assert kept.received_sha256 == hashlib.sha256(came).hexdigest()
+    assert changes(server) == (f"Names rewritten: {cases} by rule 1.",)
+    assert changes(server)[0] in answer["result"]
+    identities = [case.identity for case in read_digest(kept.case_digest).cases]
+    assert identities == [f"\x1fat 12:00:01 a{number}" for number in range(cases)]

@@ -4,6 +4,7 @@ import pytest
 from sqlalchemy import event
 
 from bridge.domain.build import BuildState
+from bridge.store.case_history import job_digests
 from bridge.store.engine.sqlite_writer import sqlite_engine
 from bridge.store.leases import PollRequest, due_routes, request_poll
 from bridge.store.ledger import migrate
@@ -100,3 +101,19 @@ def test_no_filter_reads_the_whole_table(connection, query):
     event.listen(connection, "before_cursor_execute", explain)
     list_builds(connection, query)
     assert scans == []
+
+
+def test_the_tests_of_a_job_are_read_by_indexes_alone(connection):
+    plans = []
+
+    def explain(*event_arguments):
+        _, cursor, statement, parameters, _, _ = event_arguments
+        cursor.execute("EXPLAIN QUERY PLAN " + statement, parameters)
+        plans.append(" ".join(str(row[-1]) for row in cursor.fetchall()))
+
+    event.listen(connection, "before_cursor_execute", explain)
+    job_digests(connection, JOB, 20)
+    assert "ix_builds_job_id" in plans[0]
+    assert len(plans) == 3
+    scans = ("SCAN reports", "SCAN report_cases", "SCAN builds")
+    assert not [plan for plan in plans for scan in scans if scan in plan]

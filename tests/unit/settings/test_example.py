@@ -6,6 +6,7 @@ from bridge.settings import load
 from bridge.settings.model import (
     CodeCheckSettings,
     KeySettings,
+    RewriteSettings,
     RouteSettings,
     Settings,
     TokenSettings,
@@ -51,7 +52,7 @@ def test_the_example_shows_every_setting_with_its_default():
     assert settings.callers.tokens == (TokenSettings(),)
     assert settings.callers.keys == (KeySettings(),)
     assert settings.callers.users == (UserSettings(),)
-    assert settings.routes == (RouteSettings(code_check=CodeCheckSettings()),)
+    assert settings.routes == (RouteSettings(rewrite=(RewriteSettings(),), code_check=CodeCheckSettings()),)
 
 
 def test_the_example_names_every_setting():
@@ -62,7 +63,7 @@ def test_the_example_names_every_setting():
     }
     tables = {name: table_of(field) for name, field in Settings.model_fields.items()}
     tables |= {"callers.tokens": TokenSettings, "callers.keys": KeySettings, "callers.users": UserSettings}
-    tables |= {"routes.code_check": CodeCheckSettings}
+    tables |= {"routes.code_check": CodeCheckSettings, "routes.rewrite": RewriteSettings}
     expected = {name: settings_of(table) for name, table in tables.items()}
-    expected["routes"].discard("code_check")
+    expected["routes"] -= {"code_check", "rewrite"}
     assert named == expected

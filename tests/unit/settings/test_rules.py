@@ -671,3 +671,30 @@ def test_a_task_or_a_record_can_be_asked_about(loads, who):
 )
 def test_a_code_check_that_could_never_return_a_report_is_rejected(problems_of, text, problem):
     assert problems_of(text) == [problem]
+
+
+RULES = """[[routes.rewrite]]
+attribute = "classname"
+pattern = 'Chrome [0-9.]+'
+replacement = "<browser>"
+
+[[routes.rewrite]]
+replacement = "x"
+pattern = "(a"
+"""
+
+
+def test_a_rule_that_cannot_be_used_is_named_with_its_line(problems_of):
+    text = (
+        HOST + OPEN + ROUTE + RULES + ROUTE.replace("shop", "other") + RULES.replace("(a", "[a]").replace("x", "\\\\2")
+    )
+    line = text.splitlines().index('pattern = "(a"') + 1
+    problems = problems_of(text)
+    assert problems[0].startswith(f"routes[0].rewrite[1].pattern (line {line}): is not a regular expression: missing )")
+    assert problems[1].startswith(f"routes[1].rewrite[1].replacement (line {text.count(chr(10)) - 1}): has the group 2")
+    assert len(problems) == 2
+
+
+def test_an_attribute_that_is_no_name_of_a_case_is_rejected(problems_of):
+    [problem] = problems_of(HOST + OPEN + ROUTE + RULES.replace("classname", "file").replace("(a", "a"))
+    assert problem.startswith("routes[0].rewrite[0].attribute (line")

@@ -182,3 +182,11 @@ def test_a_mixture_that_breaks_a_rule_is_rejected(loads):
     open_to_all, restart = rejected.value.problems
     assert open_to_all.startswith("callers.auth: is open, so every client that reaches server.host could upload.")
     assert restart == "server.host: the running value conflicts with the new settings. Restart."
+
+
+def test_a_rule_that_changes_is_shown_by_route_and_position(loads):
+    rule = "[[routes.rewrite]]\npattern = '{}'\n"
+    before = loads(LOOPBACK + ROUTE + rule.format("a") + rule.format("b"))
+    after = loads(LOOPBACK + ROUTE + rule.format("a") + rule.format("c"))
+    assert diff(before, after) == {"routes.shop.rewrite.[1].pattern": "b → c"}
+    assert diff(after, loads(LOOPBACK + ROUTE)) == {"routes.shop.rewrite[]": "['[0]', '[1]'] → []"}

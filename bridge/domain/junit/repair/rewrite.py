@@ -1,4 +1,4 @@
-"""Rewrites a report as a stream: ElementStripper removes elements, TruncationRepairer closes a cut document."""
+"""Rewrites a report as a stream: removes elements, renames cases, closes a cut document."""
 
 from collections import Counter
 from collections.abc import Mapping
@@ -7,9 +7,10 @@ from typing import Final, cast
 from lxml import etree
 
 from bridge.domain.junit import xml_errors
-from bridge.domain.junit.counter import CASE, KINDS, local_name
+from bridge.domain.junit.counter import CASE, KINDS, SUITE, local_name
 from bridge.domain.junit.encoding import UTF_8_DECLARATION, trim
 from bridge.domain.junit.result import InvalidReport
+from bridge.domain.junit.rewrite_rules import NameRewriter
 from bridge.domain.junit.tally import ERROR, FAILURE
 
 XML_NAMESPACE: Final = "http://www.w3.org/XML/1998/namespace"
@@ -112,23 +113,17 @@ def _qualified(tag: str, scope: Mapping[str, str], *, attribute: bool = False) -
 MIN_HEAD_SIZE = 4  # bytes: a byte order mark and one character
 
 
-class ElementStripper:
-    """Removes elements by name, in any namespace and with all their content, such as surefire's system properties.
+class _ReportFilter:
+    """Takes chunks of any size of a valid document in any encoding and returns UTF-8.
 
-    Takes chunks of any size of a valid document in any encoding and returns UTF-8. Names, attributes, namespaces, text,
-    comments and instructions stay. CDATA sections become escaped text; a DOCTYPE and blanks outside of the root are
-    left out. If `removed` stays empty, use the original. Raises InvalidReport if the document is not valid after all.
+    Names, attributes, namespaces, text, comments and instructions stay. CDATA sections become escaped text; a DOCTYPE
+    and blanks outside of the root are left out. Raises InvalidReport if the document is not valid after all.
     """
 
-    def __init__(self, elements: frozenset[str]) -> None:
-        self._target = _SkippingWriter(elements)
-        self._parser = parser_into(self._target)
+    def __init__(self, target: XmlWriter) -> None:
+        self._target = target
+        self._parser = parser_into(target)
         self._head: bytes | None = b""
-
-    @property
-    def removed(self) -> Mapping[str, int]:
-        """Return the number of removed elements by name, without those inside of other removed ones."""
-        return dict(self._target.removed)
 
     def feed(self, chunk: bytes) -> bytes:
         """Take the next bytes and return those that are ready."""
@@ -153,6 +148,29 @@ class ElementStripper:
         except etree.XMLSyntaxError as error:
             raise _invalid_report(error, at_end=True) from error
         return self._target.take()
+
+
+class ElementStripper(_ReportFilter):
+    """Removes elements by name, in any namespace and with all their content, such as surefire's system properties.
+
+    If `removed` stays empty, use the original.
+    """
+
+    def __init__(self, elements: frozenset[str]) -> None:
+        self._skipping = _SkippingWriter(elements)
+        super().__init__(self._skipping)
+
+    @property
+    def removed(self) -> Mapping[str, int]:
+        """Return the number of removed elements by name, without those inside of other removed ones."""
+        return dict(self._skipping.removed)
+
+
+class CaseRenamer(_ReportFilter):
+    """Rewrites the names of the cases that count. If nothing was changed, use the original."""
+
+    def __init__(self, names: NameRewriter) -> None:
+        super().__init__(_RenamingWriter(names))
 
 
 def _invalid_report(error: etree.XMLSyntaxError, *, at_end: bool) -> InvalidReport:
@@ -197,6 +215,31 @@ class _SkippingWriter(XmlWriter):
     def pi(self, name: str, text: str | None = None) -> None:
         if not self._depth:
             super().pi(name, text)
+
+
+class _RenamingWriter(XmlWriter):
+    """Renames cases below suites only: elsewhere, such as in system-out, markup is text."""
+
+    def __init__(self, names: NameRewriter) -> None:
+        super().__init__()
+        self._names = names
+        self._depth = self._inert_from = 0  # of open elements; of the outermost one in which nothing is renamed
+
+    def start(self, tag: str, attributes: Mapping[str, str], nsmap: Mapping[str, str]) -> None:
+        self._depth += 1
+        if not self._inert_from:
+            kind = KINDS.get(local_name(tag), 0)
+            if kind == CASE:
+                attributes = self._names.rewrite(attributes)
+            if kind != SUITE and self._depth > 1:
+                self._inert_from = self._depth
+        super().start(tag, attributes, nsmap)
+
+    def end(self, tag: str) -> None:
+        if self._depth == self._inert_from:
+            self._inert_from = 0
+        self._depth -= 1
+        super().end(tag)
 
 
 class TruncationRepairer:

@@ -39,7 +39,15 @@ from bridge.server.admin.console.templates import (
     static_file,
 )
 from bridge.server.admin.identification import COOKIE, Identification
-from bridge.server.admin.params import read_builds_query, read_id, read_page, read_rejections_query, require_id
+from bridge.server.admin.job_tests import TestHistory
+from bridge.server.admin.params import (
+    read_builds_query,
+    read_id,
+    read_page,
+    read_rejections_query,
+    read_tests_query,
+    require_id,
+)
 from bridge.server.http.requests import read_small_body
 from bridge.server.http.responses import disposition, file_name
 from bridge.server.upload.resender import QuarantineResender
@@ -112,6 +120,7 @@ class ConsolePages:
         database: Database,
         actions: OperatorActions,
         identification: Identification,
+        tests: TestHistory,
         resender: Callable[[], QuarantineResender],
         codearts: Callable[[], CodeArts | None],
         spool: Spool,
@@ -125,6 +134,7 @@ class ConsolePages:
         self._database = database
         self._actions = actions
         self._identification = identification
+        self._tests = tests
         self._resender = resender
         self._codearts = codearts
         self._spool = spool
@@ -144,6 +154,7 @@ class ConsolePages:
         app.router.add_get("/builds", self.builds)
         app.router.add_get("/builds/{job_id}/{build_no}", self.build)
         app.router.add_get("/reports/{id}", self.report)
+        app.router.add_get("/tests", self.tests)
         app.router.add_get("/rejections", self.rejections)
         app.router.add_get("/rejections/{id}", self.rejection)
         app.router.add_get("/audit", self.audit)
@@ -292,6 +303,18 @@ class ConsolePages:
                 "Set store.archive to keep copies of later reports."
             )
         return self._archive.read(copy.entry.key)
+
+    async def tests(self, request: web.Request) -> web.StreamResponse:
+        """Show which tests of a job are flaky, slow, or new in every build; without a job, which jobs there are."""
+        given = {name: value.strip() for name, value in request.query.items() if value.strip()}
+        jobs = await self._tests.jobs()
+        if len(jobs) == 1:
+            given.setdefault("job_id", jobs[0].job_id)
+        if "job_id" not in given:
+            return self._page(request, "tests.html", jobs=jobs, job_id="", found=None)
+        job_id, builds = read_tests_query(_multi(given))
+        found = await self._tests.of_job(job_id, builds)
+        return self._page(request, "tests.html", jobs=jobs, job_id=job_id, found=found, builds=builds)
 
     async def rejections(self, request: web.Request) -> web.StreamResponse:
         """Show a page of rejections, newest first."""

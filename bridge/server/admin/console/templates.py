@@ -51,6 +51,7 @@ def new_environment() -> "jinja2.Environment":
     environment.filters.update(
         when=when,
         took=lambda seconds: duration(round(seconds * SECOND)),
+        seconds=seconds,
         plain_time=plain_time,
         size=size,
         colored=colored,
@@ -90,6 +91,12 @@ def plain_time(text: str) -> str:
 def clock_time(at: int) -> str:
     """Return the time of day: 12:34."""
     return datetime.fromtimestamp(at / SECOND, UTC).strftime("%H:%M")
+
+
+def seconds(time_us: int) -> str:
+    """Return a duration as people read it, with two digits: 0.35 s, 4.1 s, 130 s."""
+    value = time_us / SECOND
+    return f"{value:.2f} s" if value < 1 else f"{value:.1f} s" if value < 10 else f"{value:.0f} s"
 
 
 def size(count: int | None) -> str:
