@@ -3,6 +3,7 @@
 The ledger has neither cookies nor tokens, nor anything from which they could be guessed.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -27,8 +28,14 @@ class AdminSession:
     expires_at: int
 
 
-def begin_session(connection: sa.Connection, now: int, session: AdminSession) -> None:
-    """Write a session; delete those that have expired, and the oldest one if there are too many of the role."""
+def begin_sessions(connection: sa.Connection, now: int, sessions: Sequence[AdminSession]) -> list[None]:
+    """Write sessions; delete those that have expired, and the oldest one if there are too many of the role."""
+    for session in sessions:
+        _begin(connection, now, session)
+    return [None] * len(sessions)
+
+
+def _begin(connection: sa.Connection, now: int, session: AdminSession) -> None:
     table = admin_sessions
     connection.execute(sa.delete(table).where(table.c.expires_at <= now))
     of_role = sa.select(table.c.session_key).where(table.c.role == session.role)
@@ -45,9 +52,10 @@ def begin_session(connection: sa.Connection, now: int, session: AdminSession) ->
     )
 
 
-def end_session(connection: sa.Connection, _now: int, session_key: bytes) -> None:
-    """Delete a session, if there is one with this key."""
-    connection.execute(sa.delete(admin_sessions).where(admin_sessions.c.session_key == session_key))
+def end_sessions(connection: sa.Connection, _now: int, session_keys: Sequence[bytes]) -> list[None]:
+    """Delete the sessions that have one of these keys."""
+    connection.execute(sa.delete(admin_sessions).where(admin_sessions.c.session_key.in_(session_keys)))
+    return [None] * len(session_keys)
 
 
 @one_statement
@@ -59,8 +67,12 @@ def find_session(connection: sa.Connection, session_key: bytes, now: int) -> Adm
     return None if row is None else AdminSession(**row)
 
 
-def shared_secret(connection: sa.Connection, _now: int, name: str, new: bytes) -> bytes:
-    """Return the secret of this name; it is `new` if the ledger has none yet."""
+def shared_secrets(connection: sa.Connection, _now: int, secrets: Sequence[tuple[str, bytes]]) -> list[bytes]:
+    """Return the secrets of these names; each is the given value if the ledger has none yet."""
+    return [_shared(connection, name, new) for name, new in secrets]
+
+
+def _shared(connection: sa.Connection, name: str, new: bytes) -> bytes:
     insert_new(connection, admin_secrets, [{"name": name, "value": new}])
     query = sa.select(admin_secrets.c.value).where(admin_secrets.c.name == name)
     return bytes(connection.execute(query).scalar_one())

@@ -19,7 +19,7 @@ from bridge.domain.instants import HOUR
 from bridge.errors import Unauthenticated, Unavailable
 from bridge.server.admin.access import LOCAL, MAX_NAME, STRONGEST_FIRST, AdminAccess, Person, Role
 from bridge.server.auth.authenticator import Authenticator, presented_token
-from bridge.store.admin_sessions import AdminSession, begin_session, end_session, find_session, shared_secret
+from bridge.store.admin_sessions import AdminSession, begin_sessions, end_sessions, find_session, shared_secrets
 from bridge.store.engine.base import Database
 
 COOKIE: Final = "bridge_session"
@@ -91,14 +91,13 @@ class Identification:
             name=(name if name.isprintable() and name else role)[:MAX_NAME],
             expires_at=self._database.now() + SESSION_US,
         )
-        await self._database.transact(lambda connection, now: begin_session(connection, now, session))
+        await self._database.write(begin_sessions, session)
         return cookie
 
     async def end_session(self, request: web.Request) -> None:
         """End the session of a request, if it has one, at every replica."""
         if cookie := request.cookies.get(COOKIE):
-            key = _session_key(cookie)
-            await self._database.transact(lambda connection, now: end_session(connection, now, key))
+            await self._database.write(end_sessions, _session_key(cookie))
 
     async def _person_of_session(self, cookie: str, rules: AdminAccess) -> Person | None:
         if not cookie:
@@ -118,9 +117,7 @@ class Identification:
         if not self._shared_secret:
             new = secrets.token_bytes(32)
             try:
-                self._shared_secret = await self._database.transact(
-                    lambda connection, now: shared_secret(connection, now, CSRF_KEY, new)
-                )
+                self._shared_secret = await self._database.write(shared_secrets, (CSRF_KEY, new))
             except Unavailable:  # then no form can be sent, and pages that need no ledger are shown
                 return self._process_secret
         return self._shared_secret

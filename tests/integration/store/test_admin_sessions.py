@@ -4,7 +4,7 @@ import pytest
 from sqlalchemy import select
 
 from bridge.store import admin_sessions as module
-from bridge.store.admin_sessions import AdminSession, begin_session, end_session, find_session, shared_secret
+from bridge.store.admin_sessions import AdminSession, begin_sessions, end_sessions, find_session, shared_secrets
 from bridge.store.schema import admin_sessions
 
 
@@ -17,7 +17,7 @@ def session(number, *, role="viewer", expires_at=1 << 60):
 def begin(database):
     async def begin(*args, **values):
         begun = session(*args, **values)
-        await database.transact(lambda connection, now: begin_session(connection, now, begun))
+        await database.write(begin_sessions, begun)
         return begun
 
     return begin
@@ -29,7 +29,7 @@ async def test_a_session_is_found_until_it_expires_or_ends(database, begin, cloc
     assert await database.read(find_session, begun.session_key, until - 1) == begun
     assert await database.read(find_session, begun.session_key, until) is None
     assert await database.read(find_session, b"x" * 32, until - 1) is None
-    await database.transact(lambda connection, now: end_session(connection, now, begun.session_key))
+    await database.write(end_sessions, begun.session_key)
     assert await database.read(find_session, begun.session_key, until - 1) is None
 
 
@@ -46,10 +46,9 @@ async def test_expired_sessions_are_deleted_and_the_oldest_of_a_role_makes_way(l
 
 async def test_gateways_that_ask_at_once_share_one_secret(database):
     def ask(new):
-        return database.transact(lambda connection, now: shared_secret(connection, now, "csrf", new))
+        return database.write(shared_secrets, ("csrf", new))
 
     first, second = await asyncio.gather(ask(b"a" * 32), ask(b"b" * 32))
     assert first == second
     assert await ask(b"c" * 32) == first
-    other = await database.transact(lambda connection, now: shared_secret(connection, now, "other", b"d" * 32))
-    assert other == b"d" * 32
+    assert await database.write(shared_secrets, ("other", b"d" * 32)) == b"d" * 32
