@@ -5,8 +5,10 @@ from typing import get_args
 import pytest
 from sqlalchemy import select, update
 
+from bridge.domain.attempts import CallKind, new_attempt
 from bridge.domain.build import BuildRecord, BuildState, DeliveryState, DeliveryTarget, RegistrationState
 from bridge.domain.changes import (
+    AddAttempt,
     AddDelivery,
     AddReport,
     AddRun,
@@ -20,10 +22,11 @@ from bridge.domain.changes import (
 )
 from bridge.domain.instants import SECOND
 from bridge.domain.lifecycle.upload import upload_succeeded
+from bridge.domain.outcomes import NotSent
 from bridge.store.fenced_writes import FencedChanges, record_stored, write_if_fenced
 from bridge.store.leases import Claim, PollRequest, Release, Renewal, claim, due_routes, read_marks, renew, request_poll
 from bridge.store.retention import BodyRelease
-from bridge.store.schema import builds, deliveries, registrations, reports, runs
+from bridge.store.schema import attempts, builds, deliveries, registrations, reports, runs
 from tests.support.fake_clock import START
 from tests.support.ledger import COUNTS, LEASE_US, asked, dead, named, record_together, report, run_parameters
 
@@ -35,8 +38,8 @@ SLEEP = update(builds).values(due_at=None)
 
 async def everything(ledger):
     """Return every row a visit may write."""
-    tables = (builds, reports, deliveries, registrations, runs)
-    return [await ledger.rows(select(table).order_by(table.c.id)) for table in tables]
+    tables = (builds, reports, deliveries, registrations, runs, attempts)
+    return [await ledger.rows(select(table).order_by(*table.primary_key)) for table in tables]
 
 
 @pytest.fixture
@@ -299,6 +302,7 @@ def one_of_each(build, life):
         DropRegistration(life.id),
         AddRun("run-2", "https://nod.test/2", 1),
         set_run(build.runs[0], status="processed"),
+        AddAttempt(new_attempt(CallKind.FINALIZE, NotSent(message="refused"), at=START, duration=1)),
     ]
 
 
