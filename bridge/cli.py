@@ -4,7 +4,6 @@ Each command imports its module only when it runs, so that `--help` starts quick
 """
 # ruff: noqa: PLC0415 -- imported when the command runs, see above
 
-import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -107,120 +106,19 @@ def check(
         raise typer.Exit(1)
 
 
-@app.command(rich_help_panel=CI)
-def upload(  # noqa: PLR0913 -- one parameter for each option
-    patterns: Annotated[
-        list[str] | None,
-        typer.Argument(
-            metavar="[PATTERN]…",
-            help="Reports, archives of them, folders, patterns with ** (quote them), and !patterns to exclude. "
-            "Without any: the places that test runners usually write to.",
-            show_default=False,
-        ),
-    ] = None,
-    *,
-    url: Annotated[
-        str | None,
-        typer.Option(metavar="URL", envvar="BRIDGE_URL", help="The gateway's address.", show_default=False),
-    ] = None,
-    token_file: Annotated[
-        Path | None,
-        typer.Option(
-            metavar="FILE",
-            envvar="BRIDGE_TOKEN_FILE",
-            help="A file with the caller's token. Without it the token is that of BRIDGE_TOKEN.",
-            show_default=False,
-        ),
-    ] = None,
-    job: Annotated[
-        str | None,
-        typer.Option(metavar="ID", help="The build task, job_id. Default: JOB_ID, or derived from other CI systems."),
-    ] = None,
-    build: Annotated[
-        str | None,
-        typer.Option(metavar="NO", help="The build's number. Default: INCREASENUM, or that of the CI system."),
-    ] = None,
-    node: Annotated[str | None, typer.Option(metavar="ID", help="Distinguishes parallel jobs.")] = None,
-    branch: Annotated[str | None, typer.Option(metavar="NAME", help="Default: that of the CI system.")] = None,
-    commit: Annotated[str | None, typer.Option(metavar="SHA", help="Default: that of the CI system.")] = None,
-    project: Annotated[
-        str | None, typer.Option(metavar="ID", help="The CodeArts project. Default: PROJECT_ID.")
-    ] = None,
-    job_name: Annotated[str | None, typer.Option(metavar="NAME", help="Default: that of the CI system.")] = None,
-    complete: Annotated[
-        bool, typer.Option("--complete", metavar="", help="The build has ended: finalize its run soon.")
-    ] = False,
-    newer_than_build: Annotated[
-        bool,
-        typer.Option("--newer-than-build", metavar="", help="Leave out files that are older than the build."),
-    ] = False,
-    marker: Annotated[
-        Path | None,
-        typer.Option(metavar="FILE", help="Leave out files that are older than this one.", show_default=False),
-    ] = None,
-    spool: Annotated[
-        Path | None,
-        typer.Option(
-            metavar="DIR",
-            help="Keep the files in this folder while they are not sent, and first send those of earlier runs.",
-            show_default=False,
-        ),
-    ] = None,
-    time_budget: Annotated[
-        str, typer.Option(metavar="TIME", help="For all attempts together, such as 90s or 1h30m.")
-    ] = "5m",
-    wait: Annotated[
-        bool,
-        typer.Option(
-            "--wait", metavar="", help="Wait until the run is finalized. Needs the scope status, and an ended build."
-        ),
-    ] = False,
-    dry_run: Annotated[
-        bool, typer.Option("--dry-run", metavar="", help="Find and check the files, and send nothing.")
-    ] = False,
-    as_json: Annotated[bool, typer.Option("--json", metavar="", help="Print JSON.")] = False,
-    fail_on_failures: Annotated[
-        bool, typer.Option("--fail-on-failures", metavar="", help="Exit with 1 if a test failed.")
-    ] = False,
-    never_fail: Annotated[
-        bool, typer.Option("--never-fail", metavar="", help="Exit with 0 whatever happens, but wrong options.")
-    ] = False,
-) -> None:
+@app.command(
+    rich_help_panel=CI,
+    add_help_option=False,
+    context_settings={"allow_extra_args": True, "ignore_unknown_options": True},
+)
+def upload(context: typer.Context) -> None:
     """Upload the reports of a build, as a build step.
 
-    Exits with 0 if all were sent, 1 if the gateway rejected something, 2 for wrong usage, 3 if the gateway was away.
+    Its options are in `commands/upload/options.py`, which starts in a third of the time: builds wait for it.
     """
-    from bridge.commands.upload.ci_build import read_build
-    from bridge.commands.upload.run import EXIT_USAGE, UploadOptions, read_seconds, upload
+    from bridge.commands.upload.options import main as run_upload
 
-    given = {
-        "job_id": job,
-        "build_no": build,
-        "node_id": node,
-        "branch": branch,
-        "commit": commit,
-        "project_id": project,
-        "job_name": job_name,
-    }
-    try:
-        options = UploadOptions(
-            url=url,
-            token_file=token_file,
-            complete=complete,
-            newer_than_build=newer_than_build,
-            marker=marker,
-            spool=spool,
-            time_budget=read_seconds(time_budget),
-            wait=wait,
-            dry_run=dry_run,
-            json_wanted=as_json,
-            fail_on_failures=fail_on_failures,
-        )
-        code = upload(patterns or [], read_build(os.environ, given), options, os.environ)
-    except (BridgeError, OSError) as error:
-        typer.echo(_cause(error), err=True)
-        code = EXIT_USAGE
-    raise typer.Exit(0 if never_fail else code)
+    raise typer.Exit(run_upload(context.args))
 
 
 @app.command(rich_help_panel=TRY)
@@ -397,13 +295,6 @@ def hash_token() -> None:
     from bridge.commands.config import print_hash
 
     print_hash()
-
-
-def _cause(error: BridgeError | OSError) -> str:
-    """Return cause and remedy of an error, without the imports of the console module."""
-    if isinstance(error, OSError):
-        return f"{error.filename or 'A file'} cannot be read: {error.strerror or error}. Correct the path."
-    return str(error)
 
 
 def _import_structlog_alone() -> None:

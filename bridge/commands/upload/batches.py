@@ -1,7 +1,7 @@
 """Uploads as values: which files go into one request, and the body of that request."""
 
 import gzip
-import secrets
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from tempfile import SpooledTemporaryFile
@@ -93,7 +93,7 @@ class Body:
 
 def body_of(parts: Sequence[Part]) -> Body:
     """Return the form with these files; raise OSError if one cannot be read."""
-    boundary = secrets.token_hex(16)
+    boundary = os.urandom(16).hex()
     file = SpooledTemporaryFile[bytes](max_size=MEMORY_BYTES)
     with gzip.GzipFile(fileobj=file, mode="wb", compresslevel=COMPRESSION_LEVEL, mtime=0) as out:
         for part in parts:

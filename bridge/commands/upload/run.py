@@ -3,7 +3,6 @@
 
 import json
 import os
-import re
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -23,11 +22,10 @@ from bridge.commands.upload.usual_places import find_in_usual_places
 from bridge.domain.junit.result import Invalid
 from bridge.domain.junit.validator import WHOLE_SIZE, validate_bytes, validate_source
 from bridge.domain.text_format import counted, printable
-from bridge.errors import BadParameter, BridgeError
+from bridge.errors import BridgeError
 
 EXIT_SENT: Final = 0
 EXIT_REJECTED: Final = 1
-EXIT_USAGE: Final = 2
 EXIT_AWAY: Final = 3
 
 CLOCK_TOLERANCE_SECONDS: Final = 60.0
@@ -37,9 +35,6 @@ STATUS_SECONDS: Final = 5.0  # for the question after an upload; the build step 
 FIRST_POLL_SECONDS: Final = 0.5
 MAX_POLL_SECONDS: Final = 5.0
 FINAL_STATES: Final = ("finalized", "no_run")
-
-_UNITS: Final = (3600, 60, 1)
-_DURATION: Final = re.compile(r"(?:([0-9]{1,6})h)?(?:([0-9]{1,6})m)?(?:([0-9]{1,9}(?:\.[0-9]{1,3})?)s)?", re.ASCII)
 
 NOT_JUNIT: Final = "not_junit"
 HEAD_BYTES: Final = 512
@@ -80,17 +75,6 @@ def upload(arguments: Sequence[str], build: CiBuild, options: UploadOptions, env
     code = _exit_code(report, options)
     _print(report, options, code)
     return code
-
-
-def read_seconds(text: str) -> float:
-    """Return the seconds in a duration such as "90s" or "1h30m"; raise BadParameter if it is none, or zero."""
-    match = _DURATION.fullmatch(text.strip())
-    seconds = (
-        sum(float(number or 0) * unit for number, unit in zip(match.groups(), _UNITS, strict=True)) if match else 0
-    )
-    if not seconds:
-        raise BadParameter(f"--time-budget: {text} is not a duration. Use a number and a unit, such as 90s or 5m.")
-    return seconds
 
 
 class Notes:
