@@ -1,18 +1,24 @@
 """`bridge upload` as a process against the real gateway: what arrives, exit codes, and a gateway that is away."""
 
 import asyncio
+import gzip
 import json
 import os
 import sys
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import aiohttp
 import pytest
+from aiohttp import web
 
 from bridge.sandbox.sandbox import Sandbox
-from tests.support.processes import GatewayProcess
+from tests.support.ports import REFUSED_URL
+from tests.support.processes import GatewayProcess, NewGateway
 from tests.support.starting import REPOSITORY
 
 TOKEN = "canary-of-the-upload-command"
@@ -126,3 +132,390 @@ async def test_a_folder_arrives_under_paths_and_its_run_is_followed_to_the_end(
     assert document["test_run_url"]
     assert await names(gateway) == ["a/target/surefire-reports/TEST-x.xml", "b/target/surefire-reports/TEST-x.xml"]
     assert len(sandbox.state.objects) == 2
+
+
+# -- exit codes --------------------------------------------------------------------------------------------------------
+
+
+async def test_a_rejected_file_is_named_before_and_after_and_the_others_arrive(
+    workspace: Workspace, gateway: GatewayProcess
+) -> None:
+    workspace.add("good.xml")
+    workspace.add("bad.xml", "<testsuite")
+    workspace.add("pom.xml", "<project/>")
+
+    ended = await workspace.run("*.xml", url=gateway.server_url)
+
+    assert ended.code == 1
+    assert ended.stderr.startswith("bad.xml is not a valid report: ")
+    assert "rejected: bad.xml" in ended.stdout
+    assert "skipped: pom.xml" in ended.stdout
+    assert await names(gateway) == ["good.xml"]
+
+
+async def test_a_route_that_repairs_takes_what_validation_rejects(
+    workspace: Workspace, new_gateway: NewGateway, settings: dict[str, Any]
+) -> None:
+    gateway = new_gateway({**settings, "routes": [{**settings["routes"][0], "repair": True}]})
+    await gateway.start()
+    workspace.add("colored.xml", '<testsuite name="s"><testcase name="a"/><system-out>\x1b</system-out></testsuite>')
+
+    ended = await workspace.run("*.xml", url=gateway.server_url)
+
+    assert ended.code == 0, ended
+    assert await names(gateway) == ["colored.xml"]
+
+
+async def test_a_build_without_reports_is_recorded_for_why(workspace: Workspace, gateway: GatewayProcess) -> None:
+    ended = await workspace.run("target/**/*.xml", url=gateway.server_url)
+
+    assert ended.code == 1
+    assert "target/**/*.xml: no file matches." in ended.stderr
+    assert "The upload contains no files." in ended.stdout
+    async with aiohttp.ClientSession() as http:
+        question = {"job_id": JOB_ID, "build_no": str(BUILD_NO)}
+        async with http.get(f"{gateway.admin_url}/api/v1/why", params=question) as answer:
+            assert (await answer.json())["case"] == "rejected"
+
+
+async def test_a_wrong_token_is_a_rejection_and_the_files_stay_kept(
+    workspace: Workspace, gateway: GatewayProcess
+) -> None:
+    workspace.add("a.xml")
+    workspace.environ["BRIDGE_TOKEN"] = "another"
+
+    refused = await workspace.run("a.xml", "--spool", "kept", url=gateway.server_url)
+    assert refused.code == 1
+    assert "decrypt token fail" in refused.stdout
+    assert len(list((workspace.folder / "kept").iterdir())) == 1
+
+    workspace.environ["BRIDGE_TOKEN"] = TOKEN
+    workspace.add("b.xml")
+    sent = await workspace.run("b.xml", "--spool", "kept", url=gateway.server_url)
+    assert sent.code == 0
+    assert list((workspace.folder / "kept").iterdir()) == []
+    assert await names(gateway) == ["a.xml", "b.xml"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "environ", "said"),
+    [
+        (["a.xml"], {"BRIDGE_URL": ""}, "Set BRIDGE_URL"),
+        (["a.xml"], {"BRIDGE_URL": "ftp://x"}, "is not the address of a gateway"),
+        (["a.xml"], {"BRIDGE_URL": "http://user:secret@h"}, "is not the address of a gateway"),
+        (["a.xml"], {"INCREASENUM": "20240626.1"}, "Use INCREASENUM"),
+        (["a.xml"], {"JOB_ID": ""}, "job_id is missing"),
+        (["a.xml", "--branch", "${codeBranch}"], {}, "a variable that was not expanded"),
+        (["a.xml", "--time-budget", "soon"], {}, "is not a duration"),
+        (["a.xml", "--newer-than-build"], {}, "name it with --marker"),
+        (["a.xml", "--marker", "nowhere"], {}, "nowhere cannot be used"),
+        (["a.xml", "--token-file", "nowhere"], {}, "nowhere cannot be used"),
+        (["a.xml", "--unknown"], {}, "--unknown"),
+    ],
+)
+async def test_wrong_usage_is_2_with_a_remedy_and_nothing_on_stdout(
+    arguments: list[str], environ: dict[str, str], said: str, workspace: Workspace
+) -> None:
+    workspace.add("a.xml")
+    workspace.environ |= {"BRIDGE_URL": "http://127.0.0.1:9"} | environ
+
+    ended = await workspace.run(*arguments, "--json")
+
+    assert (ended.code, ended.stdout) == (2, "")
+    assert said in ended.stderr
+    assert "secret" not in ended.stderr
+
+
+async def test_failed_tests_fail_the_step_only_if_wanted_and_never_fail_wins(
+    workspace: Workspace, gateway: GatewayProcess
+) -> None:
+    workspace.add("red.xml", RED)
+
+    assert (await workspace.run("red.xml", url=gateway.server_url)).code == 0
+    assert (await workspace.run("red.xml", "--fail-on-failures", url=gateway.server_url)).code == 1
+    assert (await workspace.run("red.xml", "--fail-on-failures", "--never-fail", url=gateway.server_url)).code == 0
+
+
+async def test_a_dry_run_makes_no_call_and_names_what_would_be_rejected(workspace: Workspace) -> None:
+    workspace.add("a.xml")
+    assert (await workspace.run("*.xml", "--dry-run")).code == 0
+    workspace.add("b.xml", "<testsuite")
+
+    ended = await workspace.run("*.xml", "--dry-run", "--json")
+
+    assert ended.code == 1
+    assert [file["status"] for file in ended.document["files"]] == ["accepted", "rejected"]
+
+
+# -- a gateway that is away, slow, or something else -------------------------------------------------------------------
+
+Respond = Callable[[web.Request], Awaitable[web.StreamResponse]]
+
+
+@asynccontextmanager
+async def listener(respond: Respond) -> AsyncIterator[str]:
+    """Run a server that answers every request with `respond`; yield its URL."""
+    runner = web.ServerRunner(web.Server(respond, auto_decompress=False), shutdown_timeout=0.1)
+    await runner.setup()
+    site = web.TCPSite(runner, "127.0.0.1", 0)
+    await site.start()
+    try:
+        yield f"http://127.0.0.1:{runner.addresses[0][1]}"
+    finally:
+        await runner.cleanup()
+
+
+async def test_without_a_gateway_files_are_kept_and_the_next_run_sends_them_first_under_their_build(
+    workspace: Workspace, gateway: GatewayProcess
+) -> None:
+    workspace.add("first.xml")
+    workspace.add("second.xml", RED)
+
+    away = await workspace.run("*.xml", "--spool", "kept", "--time-budget", "0.1s", "--json", url=REFUSED_URL)
+
+    assert away.code == 3
+    assert (away.document["status"], away.document["kept"]) == ("away", 2)
+    assert [file["status"] for file in away.document["files"]] == ["not sent", "not sent"]
+    for file in workspace.folder.glob("*.xml"):
+        file.unlink()
+    workspace.add("third.xml")
+    workspace.environ["INCREASENUM"] = str(BUILD_NO + 1)
+
+    back = await workspace.run("*.xml", "--spool", "kept", "--json", url=gateway.server_url)
+
+    assert back.code == 0
+    assert [file["name"] for file in back.document["earlier_files"]] == ["first.xml", "second.xml"]
+    assert list((workspace.folder / "kept").iterdir()) == []
+    async with aiohttp.ClientSession() as http, http.get(f"{gateway.admin_url}/api/v1/builds") as answer:
+        builds = {build["build_no"]: build for build in (await answer.json())["builds"]}
+    assert sorted(report["name"] for report in builds[BUILD_NO]["reports"]) == ["first.xml", "second.xml"]
+    assert [report["name"] for report in builds[BUILD_NO + 1]["reports"]] == ["third.xml"]
+
+
+async def test_never_fail_is_0_although_the_gateway_is_away(workspace: Workspace) -> None:
+    workspace.add("a.xml")
+    ended = await workspace.run("a.xml", "--never-fail", "--time-budget", "0.1s", url=REFUSED_URL)
+    assert ended.code == 0
+    assert "The gateway is away" in ended.stdout
+
+
+async def test_a_gateway_that_comes_back_within_the_time_gets_everything(
+    workspace: Workspace, new_gateway: NewGateway, settings: dict[str, Any]
+) -> None:
+    workspace.add("a.xml")
+    gateway = new_gateway(settings)
+    await gateway.start()
+    await gateway.kill()
+
+    step = await workspace.start("a.xml", "--spool", "kept", url=gateway.server_url)
+    assert step.stderr is not None
+    first = (await step.stderr.readline()).decode()
+    await gateway.start()
+    ended = await workspace.end(step)
+
+    assert "The gateway cannot take the reports yet" in first
+    assert ended.code == 0
+    assert await names(gateway) == ["a.xml"]
+
+
+async def test_an_answer_that_asks_for_a_later_attempt_is_obeyed(workspace: Workspace, gateway: GatewayProcess) -> None:
+    workspace.add("a.xml")
+    calls: list[float] = []
+
+    async def respond(request: web.Request) -> web.StreamResponse:
+        calls.append(time.monotonic())
+        body = await request.read()
+        if len(calls) == 1:
+            return web.json_response(
+                {"status": "fail", "error_msg": "The disk is full."}, status=503, headers={"Retry-After": "2"}
+            )
+        return await passed_on(request, body, gateway)
+
+    async with listener(respond) as url:
+        ended = await workspace.run("a.xml", url=url)
+
+    assert ended.code == 0
+    assert "The disk is full" in ended.stderr
+    assert calls[1] - calls[0] >= 2
+    assert await names(gateway) == ["a.xml"]
+
+
+async def passed_on(request: web.Request, body: bytes, gateway: GatewayProcess) -> web.Response:
+    """Return the gateway's answer to a request that reached a listener in front of it."""
+    headers = {name: value for name, value in request.headers.items() if name not in ("Host", "Connection")}
+    async with (
+        aiohttp.ClientSession(auto_decompress=False) as http,
+        http.request(request.method, gateway.server_url + request.path_qs, data=body, headers=headers) as answer,
+    ):
+        return web.Response(status=answer.status, body=await answer.read(), content_type="application/json")
+
+
+async def test_a_lost_answer_leads_to_a_second_attempt_and_one_report(
+    workspace: Workspace, gateway: GatewayProcess
+) -> None:
+    workspace.add("a.xml")
+    uploads = 0
+
+    async def respond(request: web.Request) -> web.StreamResponse:
+        nonlocal uploads
+        answer = await passed_on(request, await request.read(), gateway)
+        uploads += request.method == "POST"
+        if uploads == 1:
+            assert request.transport is not None
+            request.transport.abort()
+        return answer
+
+    async with listener(respond) as url:
+        ended = await workspace.run("a.xml", "--json", url=url)
+
+    assert (ended.code, uploads) == (0, 2)
+    assert [file["status"] for file in ended.document["files"]] == ["duplicate"]
+    assert await names(gateway) == ["a.xml"]
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        lambda: web.Response(text="<html>Sign in</html>", content_type="text/html"),
+        lambda: web.Response(status=502, text="<html>Bad Gateway</html>", content_type="text/html"),
+        lambda: web.json_response({"status": "ok"}),
+        lambda: web.json_response(["success"]),
+        lambda: web.Response(status=429, headers={"Retry-After": "3600"}),
+        lambda: web.Response(status=503, headers={"Retry-After": "Wed, 21 Oct 2099 07:28:00 GMT"}),
+    ],
+)
+async def test_what_is_no_answer_of_a_gateway_keeps_the_files(
+    answer: Callable[[], web.Response], workspace: Workspace
+) -> None:
+    workspace.add("a.xml")
+
+    async def respond(request: web.Request) -> web.StreamResponse:
+        await request.read()
+        return answer()
+
+    async with listener(respond) as url:
+        ended = await workspace.run("a.xml", "--spool", "kept", "--time-budget", "0.3s", url=url)
+
+    assert ended.code == 3
+    assert len(list((workspace.folder / "kept").iterdir())) == 1
+
+
+async def test_a_redirect_is_not_followed_and_the_token_goes_nowhere_else(workspace: Workspace) -> None:
+    workspace.add("a.xml")
+    seen: list[str] = []
+
+    async def elsewhere(request: web.Request) -> web.StreamResponse:
+        seen.append(request.path)
+        return web.Response()
+
+    async with listener(elsewhere) as other:
+
+        async def respond(request: web.Request) -> web.StreamResponse:
+            await request.read()
+            return web.Response(status=302, headers={"Location": f"{other}/v1"})
+
+        async with listener(respond) as url:
+            ended = await workspace.run("a.xml", url=url)
+
+    assert ended.code == 1
+    assert f"redirect to {other}" in ended.stdout
+    assert seen == []
+
+
+async def test_a_server_that_never_answers_is_left_when_the_time_is_over(workspace: Workspace) -> None:
+    workspace.add("a.xml")
+    stopped = asyncio.Event()
+
+    async def respond(_request: web.Request) -> web.StreamResponse:
+        await stopped.wait()
+        return web.Response()
+
+    async with listener(respond) as url:
+        ended = await workspace.run("a.xml", "--spool", "kept", "--time-budget", "1s", url=url)
+        stopped.set()
+
+    assert ended.code == 3
+    assert len(list((workspace.folder / "kept").iterdir())) == 1
+
+
+async def test_a_limit_in_front_of_the_gateway_splits_the_upload(workspace: Workspace, gateway: GatewayProcess) -> None:
+    for number in range(7):
+        workspace.add(f"{number}.xml")
+
+    async def respond(request: web.Request) -> web.StreamResponse:
+        body = await request.read()
+        if gzip.decompress(body or gzip.compress(b"")).count(b"filename=") > 2:
+            return web.Response(status=413, text="<html>413 Request Entity Too Large</html>", content_type="text/html")
+        return await passed_on(request, body, gateway)
+
+    async with listener(respond) as url:
+        ended = await workspace.run("*.xml", "--spool", "kept", url=url)
+
+    assert ended.code == 0
+    assert await names(gateway) == [f"{number}.xml" for number in range(7)]
+    assert list((workspace.folder / "kept").iterdir()) == []
+
+
+# -- kills -------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("moment", ["before the answer", "after the answer was lost"])
+async def test_a_killed_upload_loses_nothing_and_doubles_nothing(
+    moment: str, workspace: Workspace, gateway: GatewayProcess
+) -> None:
+    wanted = [f"{number}.xml" for number in range(5)]
+    for name in wanted:
+        workspace.add(name)
+    arrived, stopped = asyncio.Event(), asyncio.Event()
+
+    async def respond(request: web.Request) -> web.StreamResponse:
+        body = await request.read()
+        if moment == "after the answer was lost":
+            await passed_on(request, body, gateway)
+        arrived.set()
+        await stopped.wait()
+        return web.Response()
+
+    async with listener(respond) as url:
+        step = await workspace.start("*.xml", "--spool", "kept", url=url)
+        await asyncio.wait_for(arrived.wait(), PATIENCE_SECONDS)
+        step.kill()
+        await workspace.end(step)
+        stopped.set()
+    for name in wanted:
+        (workspace.folder / name).unlink()  # the next build has a fresh checkout
+    workspace.add("next.xml")
+
+    ended = await workspace.run("next.xml", "--spool", "kept", url=gateway.server_url)
+
+    assert ended.code == 0
+    assert await names(gateway) == [*wanted, "next.xml"]
+    assert list((workspace.folder / "kept").iterdir()) == []
+
+
+async def test_a_run_leaves_what_another_one_is_sending_to_that_one(
+    workspace: Workspace, gateway: GatewayProcess
+) -> None:
+    workspace.add("a.xml")
+    arrived, stopped = asyncio.Event(), asyncio.Event()
+
+    async def respond(request: web.Request) -> web.StreamResponse:
+        body = await request.read()
+        arrived.set()
+        await stopped.wait()
+        return await passed_on(request, body, gateway)
+
+    async with listener(respond) as url:
+        first = await workspace.start("a.xml", "--spool", "kept", "--json", url=url)
+        await asyncio.wait_for(arrived.wait(), PATIENCE_SECONDS)
+        workspace.add("b.xml")
+        second = await workspace.run("b.xml", "--spool", "kept", "--json", url=gateway.server_url)
+        assert await names(gateway) == ["b.xml"]
+        stopped.set()
+        ended = await workspace.end(first)
+
+    assert (second.code, second.document["earlier_files"]) == (0, [])
+    assert ended.code == 0
+    assert [file["status"] for file in ended.document["files"]] == ["accepted"]
+    assert await names(gateway) == ["a.xml", "b.xml"]
+    assert list((workspace.folder / "kept").iterdir()) == []
