@@ -6,6 +6,7 @@ Each command imports its module only when it runs, so that `--help` starts quick
 
 import sys
 from collections.abc import Sequence
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
@@ -19,13 +20,13 @@ HIGHEST_PORT = 65_535
 TRY = "Try it"
 CI = "In a build"
 RUN = "Run it"
+OPERATE = "Look and repair"
 
 app = typer.Typer(
     name="bridge",
     help="Accept JUnit reports that CodeArts Build uploads and deliver them to TestNod.",
     epilog="To begin, run: bridge demo",
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
@@ -36,6 +37,22 @@ Config = Annotated[
 File = Annotated[Path | None, typer.Argument(metavar="FILE", help="Short for --config FILE.", show_default=False)]
 DEFAULT_CONFIG = Path("bridge.toml")
 Port = Annotated[int, typer.Option(min=0, max=HIGHEST_PORT, help="0 takes any free port.")]
+
+
+class BuildStateName(StrEnum):
+    """The states of a build, for --state."""
+
+    OPEN = "open"
+    ENDED = "ended"
+    FINALIZED = "finalized"
+    NO_RUN = "no_run"
+
+
+class RouteAction(StrEnum):
+    """What `bridge routes` can do with a route."""
+
+    PAUSE = "pause"
+    RESUME = "resume"
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -284,6 +301,149 @@ def why(
     except BadParameter as error:  # the same message as an upload gets
         raise typer.BadParameter(str(error)) from None
     print_why(config, parameters.job_id, parameters.build_no)
+
+
+Which = Annotated[
+    list[str] | None,
+    typer.Argument(metavar="[JOB [NO]]", help="A job, or one build of it, or the id of a build.", show_default=False),
+]
+OneBuild = Annotated[
+    list[str], typer.Argument(metavar="JOB NO", help="The build, or its id alone.", show_default=False)
+]
+AsJson = Annotated[bool, typer.Option("--json", metavar="", help="Print JSON on a terminal, too.")]
+Limit = Annotated[int, typer.Option(min=1, max=1000, help="How many rows.")]
+After = Annotated[str, typer.Option(metavar="ID", help="Continue a page.", show_default=False)]
+RouteName = Annotated[str, typer.Option("--route", metavar="NAME", help="Only of this route.", show_default=False)]
+
+
+def _filters(**values: str | int | None) -> dict[str, str | int]:
+    return {name: value for name, value in values.items() if value}
+
+
+def _require_build(which: list[str]) -> list[str]:
+    if len(which) not in (1, 2) or (len(which) == 1 and not which[0].isdecimal()):
+        raise typer.BadParameter("Name a build by its job and number, or by its id.")
+    return which
+
+
+@app.command(rich_help_panel=OPERATE)
+def builds(  # noqa: PLR0913 -- one parameter for each option
+    which: Which = None,
+    *,
+    state: Annotated[BuildStateName | None, typer.Option(help="Only in this state.", show_default=False)] = None,
+    route: RouteName = "",
+    branch: Annotated[str, typer.Option(metavar="NAME", help="Only of this branch.", show_default=False)] = "",
+    commit: Annotated[str, typer.Option(metavar="SHA", help="Only of this commit.", show_default=False)] = "",
+    problems: Annotated[bool, typer.Option("--problems", metavar="", help="Only those to look at.")] = False,
+    limit: Limit = 20,
+    after: After = "",
+    follow: Annotated[bool, typer.Option("--follow", "-f", metavar="", help="Print changes as they happen.")] = False,
+    as_json: AsJson = False,
+    config: Config = DEFAULT_CONFIG,
+) -> None:
+    """List builds, newest first, or show one.
+
+    In a pipe the output is JSON; with --follow, one object a line.
+    """
+    from bridge.commands.operate import AdminCommands
+
+    if which and len(which) > 2:
+        raise typer.BadParameter("Name a build by its job and number, or by its id.")
+    filters = _filters(
+        state=state and state.value,
+        route=route,
+        branch=branch,
+        commit=commit,
+        problems="true" if problems else "",
+        limit=limit,
+        after=after,
+    )
+    AdminCommands(config, json_wanted=as_json).builds(which or [], filters, follow=follow)
+
+
+@app.command(rich_help_panel=OPERATE)
+def rejections(
+    which: Which = None,
+    *,
+    route: RouteName = "",
+    limit: Limit = 20,
+    after: After = "",
+    as_json: AsJson = False,
+    config: Config = DEFAULT_CONFIG,
+) -> None:
+    """List rejected files and uploads, newest first."""
+    from bridge.commands.operate import AdminCommands
+
+    job, no = [*(which or []), "", ""][:2]
+    filters = _filters(job_id=job, build_no=no, route=route, limit=limit, after=after)
+    AdminCommands(config, json_wanted=as_json).rejections(filters)
+
+
+@app.command(rich_help_panel=OPERATE)
+def retry(
+    which: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="[JOB NO]", help="A build whose dead reports are sent again, or its id alone."),
+    ] = None,
+    *,
+    delivery: Annotated[int | None, typer.Option(metavar="ID", help="One dead delivery.", show_default=False)] = None,
+    route: Annotated[str, typer.Option(metavar="NAME", help="All of a route.", show_default=False)] = "",
+    rejection: Annotated[int | None, typer.Option(metavar="ID", help="A rejected file.", show_default=False)] = None,
+    repair: Annotated[bool, typer.Option("--repair", metavar="", help="Repair the rejected file before.")] = False,
+    as_json: AsJson = False,
+    config: Config = DEFAULT_CONFIG,
+) -> None:
+    """Send dead reports again, or a rejected file."""
+    from urllib.parse import quote
+
+    from bridge.commands.operate import AdminCommands
+
+    if sum(map(bool, (which, delivery is not None, route, rejection is not None))) != 1:
+        raise typer.BadParameter("Name one of: a build, --delivery, --route, --rejection.")
+    if repair and rejection is None:
+        raise typer.BadParameter("--repair needs --rejection.")
+    commands = AdminCommands(config, json_wanted=as_json)
+    if which:
+        commands.act_on_build(_require_build(which), "retry")
+    elif rejection is not None:
+        commands.act(f"/api/v1/rejections/{rejection}/send", {"repair": repair})
+    elif delivery is not None:
+        commands.act(f"/api/v1/deliveries/{delivery}/retry")
+    else:
+        commands.act(f"/api/v1/routes/{quote(route, safe='')}/retry")
+
+
+@app.command(rich_help_panel=OPERATE)
+def finalize(which: OneBuild, *, as_json: AsJson = False, config: Config = DEFAULT_CONFIG) -> None:
+    """End a build now, so that its run is finalized once its reports are delivered."""
+    from bridge.commands.operate import AdminCommands
+
+    AdminCommands(config, json_wanted=as_json).act_on_build(_require_build(which), "finalize")
+
+
+@app.command(rich_help_panel=OPERATE)
+def routes(
+    action: Annotated[RouteAction | None, typer.Argument(help="What to do with a route.", show_default=False)] = None,
+    name: Annotated[str, typer.Argument(metavar="[NAME]", help="The route.", show_default=False)] = "",
+    *,
+    as_json: AsJson = False,
+    config: Config = DEFAULT_CONFIG,
+) -> None:
+    """List the routes with their state, or pause or resume one.
+
+    A paused route accepts reports, and sends nothing.
+    """
+    from urllib.parse import quote
+
+    from bridge.commands.operate import AdminCommands
+
+    commands = AdminCommands(config, json_wanted=as_json)
+    if action is None:
+        commands.routes()
+    elif not name:
+        raise typer.BadParameter(f"Name the route: bridge routes {action.value} NAME.")
+    else:
+        commands.act(f"/api/v1/routes/{quote(name, safe='')}/{action.value}")
 
 
 @app.command(rich_help_panel=RUN)

@@ -86,10 +86,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     where = parser.add_argument_group("the gateway")
     where.add_argument("--url", default=os.environ.get("BRIDGE_URL"), help="its address; default: BRIDGE_URL")
-    file = os.environ.get("BRIDGE_TOKEN_FILE")
-    where.add_argument(
-        "--token-file", metavar="FILE", type=Path, default=Path(file) if file else None, help="the caller's token"
-    )
+    where.add_argument("--token-file", metavar="FILE", type=Path, help="the caller's token; default: BRIDGE_TOKEN")
     where.add_argument("--time-budget", metavar="TIME", default="5m", help="for all attempts, such as 90s; default: 5m")
     where.add_argument(
         "--spool",

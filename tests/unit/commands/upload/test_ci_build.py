@@ -124,7 +124,7 @@ def test_options_replace_variables() -> None:
 
 def test_a_variable_that_was_not_expanded_is_left_out_and_an_option_is_an_error() -> None:
     assert read_build(CODEARTS | {"COMMIT_ID": "${COMMIT_ID}"}, {}).commit == ""
-    with pytest.raises(BadParameter, match="commit is .*not expanded"):
+    with pytest.raises(BadParameter, match=r"commit is .*not expanded"):
         read_build(CODEARTS, {"commit": "${COMMIT_ID}"})
 
 
