@@ -11,6 +11,7 @@ from bridge.server.config import ServerConfig
 from bridge.server.health import Readiness
 from bridge.server.http.requests import UPLOAD_PATH, claimed_build, forwarded, handle_expect, resembles_upload_path
 from bridge.server.http.responses import handle_errors, quote_for_display
+from bridge.server.upload_script import UPLOAD_SCRIPT_PATH, UploadScriptHandler
 from bridge.server.webhook import WEBHOOK_PATH
 
 ANY_PATH = "/{path:.*}"
@@ -30,6 +31,7 @@ def server_app(config: Callable[[], ServerConfig], readiness: Readiness) -> web.
         (STATUS_PATH, handlers.show_status),
         ("/livez", readiness.livez),
         ("/readyz", readiness.readyz_status),
+        (UPLOAD_SCRIPT_PATH, UploadScriptHandler().show),
     ):
         app.router.add_get(path, handler, expect_handler=handle_expect)
         app.router.add_route("*", path, _only("GET", "HEAD"), expect_handler=handle_expect)
