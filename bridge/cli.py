@@ -193,6 +193,51 @@ def sandbox(  # noqa: PLR0913, PLR0917 -- one parameter for each option
 
 
 @app.command(rich_help_panel=RUN)
+def init(  # noqa: PLR0913 -- one parameter for each option
+    config: Config = DEFAULT_CONFIG,
+    *,
+    route: Annotated[str | None, typer.Option(metavar="NAME", help="The route.", show_default=False)] = None,
+    project_token_file: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="The TestNod project's token.", show_default=False)
+    ] = None,
+    region: Annotated[
+        str | None, typer.Option(metavar="NAME", help="Of CodeArts; empty: none.", show_default=False)
+    ] = None,
+    codearts_token_file: Annotated[
+        str | None, typer.Option(metavar="FILE", help="An IAM token for CodeArts; empty: none.", show_default=False)
+    ] = None,
+    behind_tls_proxy: Annotated[
+        bool | None,
+        typer.Option(
+            "--behind-tls-proxy/--this-machine-only", metavar="", help="Who reaches the gateway.", show_default=False
+        ),
+    ] = None,
+    data: Annotated[Path, typer.Option(metavar="DIR", help="For the ledger and the spool.")] = Path("data"),
+    example: Annotated[
+        bool, typer.Option("--example", metavar="", help="Write every setting with its default instead.")
+    ] = False,
+) -> None:
+    """Write a settings file from five answers, and a token for CI.
+
+    What no option gives is asked for. Existing files are not overwritten.
+    """
+    from bridge.commands.init import InitOptions, write_example, write_settings
+
+    if example:
+        write_example(config)
+        return
+    options = InitOptions(
+        route=route,
+        project_token_file=project_token_file,
+        region=region,
+        codearts_token_file=codearts_token_file,
+        behind_tls_proxy=behind_tls_proxy,
+        data=data,
+    )
+    write_settings(config, options)
+
+
+@app.command(rich_help_panel=RUN)
 def serve(
     file: File = None,
     config: Config = DEFAULT_CONFIG,
