@@ -58,8 +58,9 @@ format: $(VENV)/.dev ## rewrite files as ruff wants them
 	$(RUN) -m ruff check --fix .
 	$(RUN) -m ruff format .
 
-docs: $(VENV)/.runtime ## render docs/codes.md from the errors
+docs: $(VENV)/.runtime ## render docs/codes.md and parts of docs/upload.md
 	$(RUN) -m docs.render_codes
+	$(RUN) -m docs.render_upload
 
 verdicts: $(VENV)/.dev ## render docs/verdicts.md; CORPUS=folder adds its files
 	$(RUN) -m docs.render_verdicts $(CORPUS)
