@@ -9,7 +9,7 @@ WORKERS ?= 6
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: screenshots help demo fast one test check lint types format docs verdicts fuzz bench bench-deliver bench-hook bench-hostile bench-polling bench-proxy bench-scale bench-slow bench-validation chaos language upload-path lock clean
+.PHONY: screenshots help demo fast one test check lint types format docs verdicts fuzz bench bench-deliver bench-hook bench-hostile bench-polling bench-proxy bench-scale bench-slow bench-upload bench-validation chaos language upload-path lock clean
 
 help: ## list these targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sort | sed 's/:.*## /\t/' | expand -t 18
@@ -88,6 +88,9 @@ bench: $(VENV)/.dev ## accepted reports per second, beside other servers: OPTION
 
 bench-deliver: $(VENV)/.dev ## delivery end to end, beside a naive bridge: OPTIONS="--against COMMIT --shapes 5" or --postgres
 	$(RUN) bench/deliver.py $(OPTIONS)
+
+bench-upload: $(VENV)/.dev ## how long a build step waits, beside register and PUT one after the other
+	PYTHONPATH=. $(RUN) bench/upload.py $(OPTIONS)
 
 bench-hook: $(VENV)/.dev ## time from a build's end to finalize if CI calls the webhook
 	PYTHONPATH=. $(RUN) bench/hook.py

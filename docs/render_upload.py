@@ -9,7 +9,7 @@ from hashlib import sha256
 from pathlib import Path
 
 from bridge.commands.upload.usual_places import PLACES
-from bridge.server.upload_script import read_upload_script
+from bridge.server.app import read_upload_script
 
 PAGE = Path(__file__).parent / "upload.md"
 

@@ -13,7 +13,7 @@ from aiohttp import web
 
 from bridge.commands.upload.files import Exclusions, find_files, split_arguments
 from bridge.commands.upload.usual_places import find_in_usual_places
-from bridge.server.upload_script import read_upload_script
+from bridge.server.app import read_upload_script
 from tests.end_to_end.test_upload_command import JOB_ID, REPORT, TOKEN, Ended, Workspace, listener, names, passed_on
 from tests.support.ports import REFUSED_URL
 from tests.support.processes import GatewayProcess

@@ -45,7 +45,9 @@ class Answer:
 
 
 class GatewayAway(BridgeError):
-    """No complete answer arrived; the reports may have been accepted."""
+    """No complete answer arrived; the reports may have been accepted. If `final`, another attempt fails as well."""
+
+    final = False
 
 
 class GatewayClient:
@@ -103,7 +105,9 @@ class GatewayClient:
             return _read(connection.getresponse(), deadline)
         except (OSError, http.client.HTTPException, ValueError) as error:
             reason = "the time is over" if time.monotonic() >= deadline else _reason(error)
-            raise GatewayAway(reason) from error
+            away = GatewayAway(reason)
+            away.final = isinstance(error, ssl.SSLCertVerificationError)
+            raise away from error
         finally:
             timer.cancel()
             connection.close()

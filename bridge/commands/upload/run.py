@@ -17,7 +17,7 @@ from bridge.commands.upload.files import Exclusions, FoundFile, FoundFiles, find
 from bridge.commands.upload.gateway_client import GatewayAway, GatewayClient
 from bridge.commands.upload.kept_uploads import KeptUploads
 from bridge.commands.upload.report import TAKEN, UploadReport, UploadStatus, as_json, lines_of
-from bridge.commands.upload.sender import Outcome, Result, Sender
+from bridge.commands.upload.sender import RequestOutcome, Result, Sender
 from bridge.commands.upload.usual_places import find_in_usual_places
 from bridge.domain.junit.result import Invalid
 from bridge.domain.junit.validator import WHOLE_SIZE, validate_bytes, validate_source
@@ -258,14 +258,14 @@ def _send(
             note(f"{counted(count, 'file')} of earlier runs {'is' if count == 1 else 'are'} sent first.")
             for result in sender.send(earlier):
                 report.earlier += result.files
-                if result.outcome is not Outcome.ANSWERED:
+                if result.outcome is not RequestOutcome.ANSWERED:
                     report.problems.append(f"Files of an earlier run were not accepted: {result.message}")
         results = sender.send(batches)
     if options.spool is not None:
         report.kept = sum(
             len(result.batch.parts)
             for result in results
-            if result.outcome is Outcome.AWAY and result.batch.entry is not None
+            if result.outcome is RequestOutcome.AWAY and result.batch.entry is not None
         )
     return results
 
@@ -287,19 +287,19 @@ def _judge(results: Sequence[Result], report: UploadReport) -> None:
     local = {row["name"]: row for row in report.files}
     files: list[Mapping[str, Any]] = []
     for result in results:
-        if result.outcome is Outcome.ANSWERED:
+        if result.outcome is RequestOutcome.ANSWERED:
             files += result.files
             continue
-        status = "not sent" if result.outcome is Outcome.AWAY else "rejected"
+        status = "not sent" if result.outcome is RequestOutcome.AWAY else "rejected"
         files += [{**local[part.name], "status": status, "message": None} for part in result.batch.parts]
-        cause = "The gateway is away" if result.outcome is Outcome.AWAY else "The gateway rejected the upload"
+        cause = "The gateway is away" if result.outcome is RequestOutcome.AWAY else "The gateway rejected the upload"
         problem = f"{cause}: {result.message}"
         if problem not in report.problems:
             report.problems.append(problem)
     report.files = [*files, *skipped]
-    if any(result.outcome is Outcome.AWAY for result in results):
+    if any(result.outcome is RequestOutcome.AWAY for result in results):
         report.status = UploadStatus.AWAY
-    elif any(result.outcome is Outcome.REJECTED for result in results) or any(
+    elif any(result.outcome is RequestOutcome.REJECTED for result in results) or any(
         row["status"] == "rejected" for row in report.files
     ):
         report.status = UploadStatus.REJECTED

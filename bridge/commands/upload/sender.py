@@ -28,7 +28,7 @@ FileRow = Mapping[str, Any]
 """A file in the gateway's answer: name, status, tests, failures, errors, skipped, code, reason, message."""
 
 
-class Outcome(StrEnum):
+class RequestOutcome(StrEnum):
     """What happened to a request."""
 
     ANSWERED = "answered"  # `files` has the verdict for each
@@ -41,7 +41,7 @@ class Result:
     """The end of one request."""
 
     batch: Batch
-    outcome: Outcome
+    outcome: RequestOutcome
     files: Sequence[FileRow] = ()
     message: str = ""  # of a rejection, or why the gateway is away
     code: str = ""
@@ -63,11 +63,11 @@ class Sender:
         files = [batch for batch in batches if batch.parts or not batch.complete]
         results = self._send_at_once(files)
         for batch in (batch for batch in batches if batch not in files):
-            if all(result.outcome is Outcome.ANSWERED for result in results):
+            if all(result.outcome is RequestOutcome.ANSWERED for result in results):
                 results += self._send_at_once([batch])
             else:
                 reason = "some reports of the build could not be sent"
-                results.append(_settled(Result(batch=batch, outcome=Outcome.AWAY, message=reason)))
+                results.append(_settled(Result(batch=batch, outcome=RequestOutcome.AWAY, message=reason)))
         return results
 
     def _send_at_once(self, batches: Sequence[Batch]) -> list[Result]:
@@ -101,7 +101,7 @@ class Sender:
 
     def _send_one(self, batch: Batch) -> list[Result]:
         result = self._attempts(batch)
-        if result.outcome is Outcome.REJECTED and result.code == TooLarge.code and len(batch.parts) > 1:
+        if result.outcome is RequestOutcome.REJECTED and result.code == TooLarge.code and len(batch.parts) > 1:
             middle = len(batch.parts) // 2
             if isinstance(batch.entry, KeptUpload):
                 batch.entry.split()
@@ -118,7 +118,7 @@ class Sender:
             body = body_of(batch.parts) if batch.parts else None
         except OSError as error:
             message = f"{error.filename} cannot be read: {error.strerror or error}. Upload it when it is complete."
-            return Result(batch=batch, outcome=Outcome.REJECTED, message=message)
+            return Result(batch=batch, outcome=RequestOutcome.REJECTED, message=message)
         delay = FIRST_DELAY_SECONDS
         while True:
             wait = None
@@ -133,14 +133,16 @@ class Sender:
                 )
             except GatewayAway as error:
                 reason = str(error)
+                if error.final:
+                    return Result(batch=batch, outcome=RequestOutcome.AWAY, message=reason)
             else:
                 result = _read(batch, answer)
-                if result.outcome is not Outcome.AWAY:
+                if result.outcome is not RequestOutcome.AWAY:
                     return replace(result, message=self.client.without_token(result.message))
                 reason, wait = self.client.without_token(result.message), answer.retry_after
             pause = max(delay * random.uniform(*JITTER), (wait or 0) * random.uniform(1, JITTER[1]))  # noqa: S311
             if time.monotonic() + pause >= self.deadline:
-                return Result(batch=batch, outcome=Outcome.AWAY, message=reason)
+                return Result(batch=batch, outcome=RequestOutcome.AWAY, message=reason)
             self._note_once(
                 f"The gateway cannot take the reports yet: {reason}. The next attempt is in {pause:.0f} s.", reason
             )
@@ -155,7 +157,9 @@ class Sender:
 
 
 def _settled(result: Result) -> Result:
-    final = result.outcome is Outcome.ANSWERED or (result.outcome is Outcome.REJECTED and result.code in FINAL_CODES)
+    final = result.outcome is RequestOutcome.ANSWERED or (
+        result.outcome is RequestOutcome.REJECTED and result.code in FINAL_CODES
+    )
     if result.batch.entry is not None:
         result.batch.entry.settle(answered=final)
     return result
@@ -167,17 +171,17 @@ def _read(batch: Batch, answer: Answer) -> Result:
     is_gateway = content.get("status") in ("success", "fail")
     if answer.status == 413 and not is_gateway:  # of a proxy in front of the gateway
         too_large = "A proxy in front of the gateway rejects requests of this size. Raise its limit for request bodies."
-        return Result(batch=batch, outcome=Outcome.REJECTED, code=TooLarge.code, message=too_large)
+        return Result(batch=batch, outcome=RequestOutcome.REJECTED, code=TooLarge.code, message=too_large)
     if answer.status in RETRIED or (answer.status == 200 and not is_gateway):
         fault = f"it answered {answer.status}, {_message(content).rstrip('.') or answer.what}"
-        return Result(batch=batch, outcome=Outcome.AWAY, message=fault)
+        return Result(batch=batch, outcome=RequestOutcome.AWAY, message=fault)
     files = content.get("files")
     rows = [cast(FileRow, row) for row in files if isinstance(row, dict)] if isinstance(files, list) else []
     if answer.status == 200 and content["status"] == "success":
         rows = rows or [{"name": part.name, "status": "accepted"} for part in batch.parts]
-        return Result(batch=batch, outcome=Outcome.ANSWERED, files=rows)
+        return Result(batch=batch, outcome=RequestOutcome.ANSWERED, files=rows)
     if rows:
-        return Result(batch=batch, outcome=Outcome.ANSWERED, files=rows)
+        return Result(batch=batch, outcome=RequestOutcome.ANSWERED, files=rows)
     message = _message(content)
     if 300 <= answer.status < 400:
         message = (
@@ -185,7 +189,9 @@ def _read(batch: Batch, answer: Answer) -> Result:
         )
     elif not message:
         message = f"The server answered {answer.status} ({answer.what}), and not as a gateway. Check BRIDGE_URL."
-    return Result(batch=batch, outcome=Outcome.REJECTED, message=message, code=str(content.get("error_code") or ""))
+    return Result(
+        batch=batch, outcome=RequestOutcome.REJECTED, message=message, code=str(content.get("error_code") or "")
+    )
 
 
 def _message(content: Mapping[str, Any]) -> str:

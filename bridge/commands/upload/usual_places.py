@@ -16,7 +16,7 @@ NOT_SEARCHED: Final = (
 """Folders of dependencies, which may contain sample reports, and files that repeat others."""
 
 
-class Place(NamedTuple):
+class ReportPlace(NamedTuple):
     """A place below any folder of the checkout."""
 
     runner: str
@@ -24,38 +24,38 @@ class Place(NamedTuple):
 
 
 PLACES: Final = (
-    Place("Maven Surefire", "target/surefire-reports/TEST-*.xml"),
-    Place("Maven Failsafe", "target/failsafe-reports/TEST-*.xml"),
-    Place("sbt", "target/test-reports/*.xml"),
-    Place("cargo-nextest", "target/nextest/*/junit.xml"),
-    Place("Gradle", "build/test-results/**/TEST-*.xml"),
-    Place("Android Gradle", "build/outputs/androidTest-results/**/TEST-*.xml"),
-    Place("Bazel", "bazel-testlogs/**/test.xml"),
-    Place("CTest", "Testing/**/*.xml"),
-    Place("Meson", "meson-logs/*.junit.xml"),
-    Place("GoogleTest", "test_detail.xml"),
-    Place("Vitest", ".vitest/junit/output.xml"),
-    Place("Playwright", "playwright-report/*.xml"),
-    Place(".NET", "TestResults/**/*.xml"),
-    Place("TestNG", "test-output/testng-junit.xml"),
-    Place("avocado", "job-results/latest/results.xml"),
-    Place("Common Test", "ct_run.*/**/junit_report.xml"),
-    Place("Robot Framework", "xunit.xml"),
-    Place("nose2", "nose2-junit.xml"),
-    Place("nose", "nosetests.xml"),
-    Place("RSpec", "rspec.xml"),
-    Place("bats", "report.xml"),
-    Place("jest-junit, pytest and others", "junit.xml"),
-    Place("pytest", "pytest.xml"),
-    Place("mocha-junit-reporter", "test-results.xml"),
-    Place("files named after JUnit", "*junit*.xml"),
-    Place("files named TEST-*.xml or TESTS-*.xml", "TEST-*.xml"),
-    Place("files named TEST-*.xml or TESTS-*.xml", "TESTS-*.xml"),
-    Place("a folder for test reports", "test-reports/**/*.xml"),
-    Place("a folder for test reports", "test-results/**/*.xml"),
-    Place("a folder for test reports", "test_results/**/*.xml"),
-    Place("a folder for test reports", "junit-reports/**/*.xml"),
-    Place("a folder for test reports", "reports/**/*.xml"),
+    ReportPlace("Maven Surefire", "target/surefire-reports/TEST-*.xml"),
+    ReportPlace("Maven Failsafe", "target/failsafe-reports/TEST-*.xml"),
+    ReportPlace("sbt", "target/test-reports/*.xml"),
+    ReportPlace("cargo-nextest", "target/nextest/*/junit.xml"),
+    ReportPlace("Gradle", "build/test-results/**/TEST-*.xml"),
+    ReportPlace("Android Gradle", "build/outputs/androidTest-results/**/TEST-*.xml"),
+    ReportPlace("Bazel", "bazel-testlogs/**/test.xml"),
+    ReportPlace("CTest", "Testing/**/*.xml"),
+    ReportPlace("Meson", "meson-logs/*.junit.xml"),
+    ReportPlace("GoogleTest", "test_detail.xml"),
+    ReportPlace("Vitest", ".vitest/junit/output.xml"),
+    ReportPlace("Playwright", "playwright-report/*.xml"),
+    ReportPlace(".NET", "TestResults/**/*.xml"),
+    ReportPlace("TestNG", "test-output/testng-junit.xml"),
+    ReportPlace("avocado", "job-results/latest/results.xml"),
+    ReportPlace("Common Test", "ct_run.*/**/junit_report.xml"),
+    ReportPlace("Robot Framework", "xunit.xml"),
+    ReportPlace("nose2", "nose2-junit.xml"),
+    ReportPlace("nose", "nosetests.xml"),
+    ReportPlace("RSpec", "rspec.xml"),
+    ReportPlace("bats", "report.xml"),
+    ReportPlace("jest-junit, pytest and others", "junit.xml"),
+    ReportPlace("pytest", "pytest.xml"),
+    ReportPlace("mocha-junit-reporter", "test-results.xml"),
+    ReportPlace("files named after JUnit", "*junit*.xml"),
+    ReportPlace("files named TEST-*.xml or TESTS-*.xml", "TEST-*.xml"),
+    ReportPlace("files named TEST-*.xml or TESTS-*.xml", "TESTS-*.xml"),
+    ReportPlace("a folder for test reports", "test-reports/**/*.xml"),
+    ReportPlace("a folder for test reports", "test-results/**/*.xml"),
+    ReportPlace("a folder for test reports", "test_results/**/*.xml"),
+    ReportPlace("a folder for test reports", "junit-reports/**/*.xml"),
+    ReportPlace("a folder for test reports", "reports/**/*.xml"),
 )
 """The first place that a file matches counts."""
 
