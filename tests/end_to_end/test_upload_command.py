@@ -4,16 +4,20 @@ import asyncio
 import gzip
 import json
 import os
+import ssl
 import sys
 import time
+import zipfile
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any
 
 import aiohttp
 import pytest
+import trustme
 from aiohttp import web
 
 from bridge.sandbox.sandbox import Sandbox
@@ -253,14 +257,14 @@ Respond = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
 @asynccontextmanager
-async def listener(respond: Respond) -> AsyncIterator[str]:
+async def listener(respond: Respond, tls: ssl.SSLContext | None = None) -> AsyncIterator[str]:
     """Run a server that answers every request with `respond`; yield its URL."""
     runner = web.ServerRunner(web.Server(respond, auto_decompress=False), shutdown_timeout=0.1)
     await runner.setup()
-    site = web.TCPSite(runner, "127.0.0.1", 0)
+    site = web.TCPSite(runner, "127.0.0.1", 0, ssl_context=tls)
     await site.start()
     try:
-        yield f"http://127.0.0.1:{runner.addresses[0][1]}"
+        yield f"http{'s' if tls else ''}://127.0.0.1:{runner.addresses[0][1]}"
     finally:
         await runner.cleanup()
 
@@ -519,3 +523,201 @@ async def test_a_run_leaves_what_another_one_is_sending_to_that_one(
     assert [file["status"] for file in ended.document["files"]] == ["accepted"]
     assert await names(gateway) == ["a.xml", "b.xml"]
     assert list((workspace.folder / "kept").iterdir()) == []
+
+
+# -- options -----------------------------------------------------------------------------------------------------------
+
+
+async def test_files_that_are_older_than_the_build_or_the_marker_are_left_out(workspace: Workspace) -> None:
+    started = int(datetime(2026, 11, 29, 8, 30, tzinfo=timezone(timedelta(hours=8))).timestamp())
+    for name, age in (("old.xml", -3600), ("new.xml", 60)):
+        os.utime(workspace.add(name), (started + age, started + age))
+    os.utime(workspace.add("began", ""), (started, started))
+    workspace.environ["TIMESTAMP"] = "20261129083000"
+
+    by_variable = await workspace.run("*.xml", "--newer-than-build", "--dry-run", "--json")
+    by_marker = await workspace.run("*.xml", "--marker", "began", "--dry-run", "--json")
+
+    for ended in (by_variable, by_marker):
+        assert [file["name"] for file in ended.document["files"]] == ["new.xml"]
+        assert ended.document["older"] == 1
+
+
+async def test_a_token_comes_from_a_file_if_that_is_named(workspace: Workspace, gateway: GatewayProcess) -> None:
+    workspace.add("a.xml")
+    (workspace.folder / "token").write_text(f"{TOKEN}\r\n")
+    workspace.environ["BRIDGE_TOKEN"] = "another"
+    assert (await workspace.run("a.xml", "--token-file", "token", url=gateway.server_url)).code == 0
+
+
+@pytest.mark.parametrize("token", ["two\nlines", "umlaut-ü"])
+async def test_a_token_that_no_header_can_hold_is_not_shown(token: str, workspace: Workspace) -> None:
+    workspace.add("a.xml")
+    workspace.environ["BRIDGE_TOKEN"] = token
+    ended = await workspace.run("a.xml", url=REFUSED_URL)
+    assert (ended.code, ended.stdout) == (2, "")
+    assert "Copy it again." in ended.stderr
+    assert token not in ended.stderr
+
+
+async def test_a_server_that_repeats_the_token_does_not_bring_it_into_the_log(workspace: Workspace) -> None:
+    workspace.add("a.xml")
+
+    async def respond(request: web.Request) -> web.StreamResponse:
+        await request.read()
+        message = f"{request.headers['X-Auth-Token']} is wrong."
+        return web.json_response({"status": "fail", "error_code": "X", "error_msg": message}, status=401)
+
+    async with listener(respond) as url:
+        ended = await workspace.run("a.xml", url=url)
+
+    assert (ended.code, "… is wrong." in ended.stdout) == (1, True)
+
+
+async def test_waiting_without_the_right_to_ask_and_for_a_run_that_does_not_end_is_1(
+    workspace: Workspace, new_gateway: NewGateway, settings: dict[str, Any], sandbox: Sandbox
+) -> None:
+    sandbox.state.builds.start(JOB_ID, BUILD_NO, at=sandbox.state.micros())
+    workspace.add("a.xml")
+    gateway = new_gateway(settings)
+    await gateway.start()
+
+    open_build = await workspace.run("a.xml", "--wait", "--time-budget", "3s", url=gateway.server_url)
+    assert (open_build.code, "The run is not finalized yet" in open_build.stdout) == (1, True)
+    await gateway.terminate()
+    gateway.write({**settings, "callers.tokens": [{"name": "ci", "token": TOKEN, "scopes": ["upload"]}]})
+    await gateway.start()
+    forbidden = await workspace.run("a.xml", "--wait", url=gateway.server_url)
+    assert (forbidden.code, "The build cannot be followed" in forbidden.stdout) == (1, True)
+    assert (await workspace.run("a.xml", url=gateway.server_url)).code == 0
+
+
+async def test_archives_and_many_files_arrive(workspace: Workspace, gateway: GatewayProcess) -> None:
+    with zipfile.ZipFile(workspace.folder / "reports.zip", "w") as archive:
+        archive.writestr("inner.xml", REPORT)
+    (workspace.folder / "packed.xml.gz").write_bytes(gzip.compress(REPORT.encode()))
+    for number in range(501):  # one more than a request carries
+        workspace.add(f"many/{number}.xml")
+
+    ended = await workspace.run("reports.zip", "*.gz", "many", "--complete", "--json", url=gateway.server_url)
+
+    assert ended.code == 0
+    assert ended.document["totals"]["files"] == 503
+    assert {file["status"] for file in ended.document["files"]} == {"accepted"}
+
+
+async def test_names_that_mean_something_to_forms_and_terminals_arrive(
+    workspace: Workspace, gateway: GatewayProcess
+) -> None:
+    wanted = sorted(['q"uote.xml', "back\\slash.xml", "a%20b.xml", "=?utf-8?q?x?=.xml", "测试.xml", "new\nline.xml"])
+    for name in wanted:
+        (workspace.folder / name).write_text(REPORT)
+
+    ended = await workspace.run("*.xml", url=gateway.server_url)
+
+    assert ended.code == 0
+    assert "new\\nline.xml" in ended.stdout
+    assert await names(gateway) == sorted(name.replace("\n", "\\n") for name in wanted)
+
+
+async def test_it_starts_without_the_libraries_of_the_gateway(workspace: Workspace) -> None:
+    workspace.add("a.xml")
+    program = (
+        "import sys\n"
+        "from bridge.commands.upload.options import main\n"
+        "code = main(['a.xml', '--time-budget', '0.1s', '--spool', 'kept'])\n"
+        "heavy = {'aiobotocore', 'aiohttp', 'asyncio', 'pydantic', 'rich', 'sqlalchemy', 'structlog', 'typer'}\n"
+        "print(code, sorted(heavy & set(sys.modules)))"
+    )
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-c", program),
+        cwd=workspace.folder,
+        env=workspace.environ | {"BRIDGE_URL": REFUSED_URL},
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+    )
+    assert (await workspace.end(process)).stdout.splitlines()[-1] == "3 []"
+
+
+async def test_what_is_no_copy_is_put_aside_and_the_others_are_sent(
+    workspace: Workspace, gateway: GatewayProcess
+) -> None:
+    workspace.add("a.xml")
+    kept = workspace.folder / "kept"
+    await workspace.run("a.xml", "--spool", "kept", "--time-budget", "0.1s", url=REFUSED_URL)
+    (copy,) = kept.iterdir()
+    (kept / "0-cut.upload").write_bytes(copy.read_bytes()[:-1])
+    (kept / "0-other.upload").write_bytes(b"\xff\n")
+    (kept / "0-list.upload").write_bytes(b"[]\n")
+    (kept / "0-unfinished.tmp").write_bytes(b"")
+
+    ended = await workspace.run("a.xml", "--spool", "kept", "--json", url=gateway.server_url)
+
+    assert ended.code == 0
+    assert [file["status"] for file in ended.document["earlier_files"]] == ["accepted"]
+    assert sorted(path.name for path in kept.iterdir()) == [
+        "0-cut.unreadable",
+        "0-list.unreadable",
+        "0-other.unreadable",
+        "0-unfinished.tmp",
+    ]
+
+
+async def test_copies_are_closed_to_other_users(workspace: Workspace) -> None:
+    workspace.add("a.xml")
+    await workspace.run("a.xml", "--spool", "kept", "--time-budget", "0.1s", url=REFUSED_URL)
+    (copy,) = (workspace.folder / "kept").iterdir()
+    assert (copy.stat().st_mode & 0o777, copy.parent.stat().st_mode & 0o777) == (0o600, 0o700)
+    assert TOKEN.encode() not in copy.read_bytes()
+
+
+async def test_a_folder_that_cannot_keep_copies_does_not_keep_reports_from_being_sent(
+    workspace: Workspace, gateway: GatewayProcess
+) -> None:
+    workspace.add("a.xml")
+    ended = await workspace.run("a.xml", "--spool", "a.xml", url=gateway.server_url)
+    assert ended.code == 0
+    assert "a.xml cannot keep files" in ended.stderr
+    assert await names(gateway) == ["a.xml"]
+
+
+async def test_a_certificate_that_is_not_trusted_is_named_at_once(workspace: Workspace) -> None:
+    workspace.add("a.xml")
+    authority = trustme.CA()
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    authority.issue_cert("127.0.0.1").configure_cert(context)
+
+    async def respond(request: web.Request) -> web.StreamResponse:
+        await request.read()
+        return web.json_response({"status": "success", "result": "1 report", "error": None})
+
+    async with listener(respond, context) as url:
+        refused = await workspace.run("a.xml", url=url)
+        authority.cert_pem.write_to_path(str(workspace.folder / "ca.pem"))
+        workspace.environ["SSL_CERT_FILE"] = str(workspace.folder / "ca.pem")
+        trusted = await workspace.run("a.xml", url=url)
+
+    assert (refused.code, "SSL_CERT_FILE" in refused.stdout) == (3, True)
+    assert "The next attempt" not in refused.stderr
+    assert trusted.code == 0
+
+
+async def test_a_proxy_of_the_environment_is_used_and_its_exceptions_too(
+    workspace: Workspace, gateway: GatewayProcess
+) -> None:
+    workspace.add("a.xml")
+    seen: list[str] = []
+
+    async def respond(request: web.Request) -> web.StreamResponse:
+        seen.append(f"{request.headers.get('Proxy-Authorization')} {request.path_qs.partition('?')[0]}")
+        return await passed_on(request, await request.read(), gateway)
+
+    async with listener(respond) as url:
+        workspace.environ["http_proxy"] = url.replace("//", "//us%40er:pass@")
+        through = await workspace.run("a.xml", url="http://bridge.invalid")
+        workspace.environ["no_proxy"] = "127.0.0.1"
+        direct = await workspace.run("a.xml", url=gateway.server_url)
+
+    assert (through.code, direct.code) == (0, 0)
+    assert seen[0] == "Basic dXNAZXI6cGFzcw== /v1/report/junit/report/upload"
+    assert len(seen) == 2
