@@ -6,6 +6,7 @@ import os
 import pty
 import sys
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import Any
 
 import aiohttp
@@ -54,13 +55,24 @@ async def bridge(
 async def on_terminal(gateway: GatewayProcess, *arguments: object) -> str:
     """Return what a command prints to a terminal."""
     ours, its = pty.openpty()
+    reading = asyncio.create_task(asyncio.to_thread(read_all, ours))
     try:
         code, _, err = await bridge(gateway, *arguments, stdout=its)
         assert (code, err) == (0, "")
-        return os.read(ours, 1 << 16).decode()
     finally:
-        os.close(ours)
         os.close(its)
+        shown = await reading
+        os.close(ours)
+    return shown
+
+
+def read_all(terminal: int) -> str:
+    """Return what is written to a terminal until no process has it open."""
+    content = b""
+    with suppress(OSError):  # the end of a terminal
+        while chunk := os.read(terminal, 1 << 16):
+            content += chunk
+    return content.decode()
 
 
 async def upload(gateway: GatewayProcess, build_no: int, content: bytes = REPORT, name: str = "a.xml") -> None:

@@ -4,6 +4,7 @@ import asyncio
 import gzip
 import json
 import os
+import signal
 import ssl
 import sys
 import time
@@ -170,6 +171,20 @@ async def test_a_route_that_repairs_takes_what_validation_rejects(
     assert await names(gateway) == ["colored.xml"]
 
 
+async def test_a_route_that_only_warns_of_invalid_files_does_not_fail_the_step(
+    workspace: Workspace, new_gateway: NewGateway, settings: dict[str, Any]
+) -> None:
+    gateway = new_gateway({**settings, "routes": [{**settings["routes"][0], "on_invalid": "warn"}]})
+    await gateway.start()
+    workspace.add("good.xml")
+    workspace.add("bad.xml", "<testsuite")
+
+    ended = await workspace.run("*.xml", "--json", url=gateway.server_url)
+
+    assert (ended.code, ended.document["status"]) == (0, "sent")
+    assert sorted(file["status"] for file in ended.document["files"]) == ["accepted", "rejected"]
+
+
 async def test_a_build_without_reports_is_recorded_for_why(workspace: Workspace, gateway: GatewayProcess) -> None:
     ended = await workspace.run("target/**/*.xml", url=gateway.server_url)
 
@@ -221,7 +236,7 @@ async def test_wrong_usage_is_2_with_a_remedy_and_nothing_on_stdout(
     arguments: list[str], environ: dict[str, str], said: str, workspace: Workspace
 ) -> None:
     workspace.add("a.xml")
-    workspace.environ |= {"BRIDGE_URL": "http://127.0.0.1:9"} | environ
+    workspace.environ |= {"BRIDGE_URL": REFUSED_URL} | environ
 
     ended = await workspace.run(*arguments, "--json")
 
@@ -461,6 +476,26 @@ async def test_a_limit_in_front_of_the_gateway_splits_the_upload(workspace: Work
 
 
 # -- kills -------------------------------------------------------------------------------------------------------------
+
+
+async def test_an_interrupted_upload_is_kept_and_leaves_no_traceback(workspace: Workspace) -> None:
+    workspace.add("a.xml")
+    arrived, stopped = asyncio.Event(), asyncio.Event()
+
+    async def respond(_request: web.Request) -> web.StreamResponse:
+        arrived.set()
+        await stopped.wait()
+        return web.Response()
+
+    async with listener(respond) as url:
+        step = await workspace.start("*.xml", "--spool", "kept", url=url)
+        await asyncio.wait_for(arrived.wait(), PATIENCE_SECONDS)
+        step.send_signal(signal.SIGINT)
+        ended = await workspace.end(step)
+        stopped.set()
+
+    assert (ended.code, "Interrupted." in ended.stderr) == (130, True)
+    assert len(list((workspace.folder / "kept").iterdir())) == 1
 
 
 @pytest.mark.parametrize("moment", ["before the answer", "after the answer was lost"])

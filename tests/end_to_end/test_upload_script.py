@@ -193,11 +193,11 @@ async def test_a_page_instead_of_an_answer_is_no_success(step: Step) -> None:
 async def test_wrong_usage_is_2(step: Step) -> None:
     step.add("a.xml")
     assert (await step.run("a.xml")).code == 2
-    assert (await step.run("--unknown", url="http://127.0.0.1:9")).code == 2
-    assert (await step.run("--job", url="http://127.0.0.1:9")).code == 2
-    assert (await step.run("--time-budget", "soon", url="http://127.0.0.1:9")).code == 2
+    assert (await step.run("--unknown", url=REFUSED_URL)).code == 2
+    assert (await step.run("--job", url=REFUSED_URL)).code == 2
+    assert (await step.run("--time-budget", "soon", url=REFUSED_URL)).code == 2
     step.environ["JOB_ID"] = ""
-    assert (await step.run("a.xml", url="http://127.0.0.1:9")).code == 2
+    assert (await step.run("a.xml", url=REFUSED_URL)).code == 2
     assert "PATTERN" in (await step.run("--help")).stdout
 
 

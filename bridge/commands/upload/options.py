@@ -14,6 +14,7 @@ from bridge.commands.upload.run import UploadOptions, upload
 from bridge.errors import BadParameter, BridgeError
 
 EXIT_USAGE: Final = 2
+EXIT_INTERRUPTED: Final = 130  # as shells have it
 
 _UNITS: Final = (3600, 60, 1)
 _DURATION: Final = re.compile(r"(?:([0-9]{1,6})h)?(?:([0-9]{1,6})m)?(?:([0-9]{1,9}(?:\.[0-9]{1,3})?)s)?", re.ASCII)
@@ -40,6 +41,9 @@ def main(arguments: Sequence[str]) -> int:
     except BridgeError as error:
         print(error, file=sys.stderr)  # noqa: T201
         code = EXIT_USAGE
+    except KeyboardInterrupt:
+        print("Interrupted. With --spool, the next run sends what is not sent yet.", file=sys.stderr)  # noqa: T201
+        return EXIT_INTERRUPTED
     return 0 if given.never_fail else code
 
 

@@ -283,7 +283,7 @@ def _kept(folder: Path, batches: list[Batch], note: Notes) -> tuple[list[Batch],
 
 def _judge(results: Sequence[Result], report: UploadReport) -> None:
     """Replace what validation found by what the gateway answered."""
-    skipped = [row for row in report.files if row["status"] == "skipped" or row.get("size") is None]
+    unsent = [row for row in report.files if row["status"] == "skipped" or row["size"] is None]
     local = {row["name"]: row for row in report.files}
     files: list[Mapping[str, Any]] = []
     for result in results:
@@ -296,11 +296,14 @@ def _judge(results: Sequence[Result], report: UploadReport) -> None:
         problem = f"{cause}: {result.message}"
         if problem not in report.problems:
             report.problems.append(problem)
-    report.files = [*files, *skipped]
+    report.files = [*files, *unsent]
     if any(result.outcome is RequestOutcome.AWAY for result in results):
         report.status = UploadStatus.AWAY
-    elif any(result.outcome is RequestOutcome.REJECTED for result in results) or any(
-        row["status"] == "rejected" for row in report.files
+    elif any(
+        [
+            *(result.failed or result.outcome is RequestOutcome.REJECTED for result in results),
+            *(row["status"] == "rejected" for row in unsent),  # a route may pardon what it has rejected, with "warn"
+        ]
     ):
         report.status = UploadStatus.REJECTED
 

@@ -44,6 +44,7 @@ class Result:
     outcome: RequestOutcome
     files: Sequence[FileRow] = ()
     message: str = ""  # of a rejection, or why the gateway is away
+    failed: bool = False  # the gateway answered that the upload failed, because of files that it rejected
     code: str = ""
 
 
@@ -181,7 +182,7 @@ def _read(batch: Batch, answer: Answer) -> Result:
         rows = rows or [{"name": part.name, "status": "accepted"} for part in batch.parts]
         return Result(batch=batch, outcome=RequestOutcome.ANSWERED, files=rows)
     if rows:
-        return Result(batch=batch, outcome=RequestOutcome.ANSWERED, files=rows)
+        return Result(batch=batch, outcome=RequestOutcome.ANSWERED, files=rows, failed=True)
     message = _message(content)
     if 300 <= answer.status < 400:
         message = (
