@@ -475,6 +475,23 @@ async def test_a_limit_in_front_of_the_gateway_splits_the_upload(workspace: Work
     assert list((workspace.folder / "kept").iterdir()) == []
 
 
+async def test_an_answer_before_the_end_of_the_body_is_read(workspace: Workspace) -> None:
+    workspace.add("large.xml", f'<testsuite name="s"><!--{os.urandom(8 << 20).hex()}--></testsuite>')
+
+    async def respond(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        body = json.dumps({"status": "fail", "error_code": "BRIDGE.TOO_LARGE", "error_msg": "Too large."}).encode()
+        writer.write(b"HTTP/1.1 413 Too Large\r\nContent-Length: %d\r\n\r\n" % len(body) + body)
+        await writer.drain()
+        writer.close()  # the rest of the body is not read
+
+    async with await asyncio.start_server(respond, "127.0.0.1", 0) as server:
+        port = server.sockets[0].getsockname()[1]
+        ended = await workspace.run("large.xml", "--time-budget", "5s", url=f"http://127.0.0.1:{port}")
+
+    assert (ended.code, "Too large." in ended.stdout) == (1, True)
+
+
 # -- kills -------------------------------------------------------------------------------------------------------------
 
 
