@@ -209,6 +209,7 @@ async def test_wrong_usage_is_2(step: Step) -> None:
         ["!junit.xml"],
         ["*.xml"],
         ["a.xml", "*.xml"],
+        ["a.xml", "junit.xml", "!a.xml"],
         ["**/*.xml"],
         ["m"],
         ["m/**"],

@@ -155,7 +155,7 @@ def find_files(patterns: Sequence[str], exclusions: Exclusions) -> FoundFiles:
     excluded = 0
     for text in patterns:
         found = sorted(_find(text, exclusions), key=lambda file: file.name)
-        kept = [file for file in found if file.named or not exclusions.match(*_names_of(file))]
+        kept = [file for file in found if not exclusions.match(*_names_of(file))]
         excluded += len(found) - len(kept)
         if not found:
             missing.append(text)

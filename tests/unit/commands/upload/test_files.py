@@ -62,6 +62,7 @@ def tree(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         (["!TEST-?.xml", "**/*.xml"], ["a.xml", "m/flaky/x.xml", "we[i]rd.xml"]),
         (["!**/target/**", "**/*.xml"], ["a.xml", "m/flaky/x.xml", "we[i]rd.xml"]),
         (["a.xml", "*.xml", "./a.xml"], ["a.xml", "we[i]rd.xml"]),
+        (["a.xml", "we[i]rd.xml", "!a.xml"], ["we[i]rd.xml"]),  # as a shell expands *.xml without quotes
         ([".hidden/*.xml"], [".hidden/h.xml"]),
         ([".*/*.xml"], [".hidden/h.xml"]),
         (["nothing*"], []),
