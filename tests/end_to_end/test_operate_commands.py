@@ -4,6 +4,7 @@ import asyncio
 import json
 import os
 import pty
+import subprocess
 import sys
 from collections.abc import Mapping
 from contextlib import suppress
@@ -38,18 +39,21 @@ def environ(gateway: GatewayProcess) -> dict[str, str]:
 
 
 async def bridge(
-    gateway: GatewayProcess, *arguments: object, stdout: int = asyncio.subprocess.PIPE, changed: Mapping[str, str] = {}
+    gateway: GatewayProcess, *arguments: object, stdout: int = subprocess.PIPE, changed: Mapping[str, str] = {}
 ) -> tuple[int, str, str]:
-    process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "bridge", *map(str, arguments)),
+    done = await asyncio.to_thread(
+        subprocess.run,
+        [sys.executable, "-m", "bridge", *map(str, arguments)],
+        check=False,
         env=environ(gateway) | dict(changed),
-        stdin=asyncio.subprocess.DEVNULL,
+        stdin=subprocess.DEVNULL,
         stdout=stdout,
-        stderr=asyncio.subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        timeout=PATIENCE_SECONDS,
     )
-    out, err = await asyncio.wait_for(process.communicate(), PATIENCE_SECONDS)
-    assert ADMIN_TOKEN.encode() not in (out or b"") + err
-    return process.returncode or 0, (out or b"").decode(), err.decode()
+    assert ADMIN_TOKEN not in (done.stdout or "") + done.stderr
+    return done.returncode, done.stdout or "", done.stderr
 
 
 async def on_terminal(gateway: GatewayProcess, *arguments: object) -> str:

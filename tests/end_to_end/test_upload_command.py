@@ -6,6 +6,7 @@ import json
 import os
 import signal
 import ssl
+import subprocess
 import sys
 import time
 import zipfile
@@ -71,30 +72,32 @@ class Workspace:
         file.write_text(content.replace("{name}", path), encoding="utf-8")
         return file
 
-    async def start(self, *arguments: str, url: str = "") -> asyncio.subprocess.Process:
-        environ = self.environ | ({"BRIDGE_URL": url} if url else {})
-        return await asyncio.create_subprocess_exec(
-            *(sys.executable, "-m", "bridge", "upload", *arguments),
+    def start(self, *arguments: str, url: str = "") -> "subprocess.Popen[str]":
+        return self.start_program("-m", "bridge", "upload", *arguments, url=url)
+
+    def start_program(self, *arguments: str, url: str = "") -> "subprocess.Popen[str]":
+        return subprocess.Popen(
+            [sys.executable, *arguments],
             cwd=self.folder,
-            env=environ,
-            stdin=asyncio.subprocess.DEVNULL,
-            stdout=asyncio.subprocess.PIPE,
-            stderr=asyncio.subprocess.PIPE,
+            env=self.environ | ({"BRIDGE_URL": url} if url else {}),
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
         )
 
     async def run(self, *arguments: str, url: str = "") -> Ended:
-        return await self.end(await self.start(*arguments, url=url))
+        return await self.end(self.start(*arguments, url=url))
 
     @staticmethod
-    async def end(process: asyncio.subprocess.Process) -> Ended:
-        try:
-            async with asyncio.timeout(PATIENCE_SECONDS):
-                stdout, stderr = await process.communicate()
-        finally:
-            if process.returncode is None:
-                process.kill()
-                await process.wait()
-        ended = Ended(process.returncode or 0, stdout.decode(), stderr.decode())
+    async def end(process: "subprocess.Popen[str]") -> Ended:
+        with process:
+            try:
+                stdout, stderr = await asyncio.to_thread(process.communicate, timeout=PATIENCE_SECONDS)
+            finally:
+                if process.poll() is None:
+                    process.kill()
+        ended = Ended(process.returncode, stdout, stderr)
         assert TOKEN not in ended.stdout + ended.stderr
         assert "Traceback" not in ended.stderr
         return ended
@@ -326,9 +329,9 @@ async def test_a_gateway_that_comes_back_within_the_time_gets_everything(
     await gateway.start()
     await gateway.kill()
 
-    step = await workspace.start("a.xml", "--spool", "kept", url=gateway.server_url)
+    step = workspace.start("a.xml", "--spool", "kept", url=gateway.server_url)
     assert step.stderr is not None
-    first = (await step.stderr.readline()).decode()
+    first = await asyncio.to_thread(step.stderr.readline)
     await gateway.start()
     ended = await workspace.end(step)
 
@@ -505,7 +508,7 @@ async def test_an_interrupted_upload_is_kept_and_leaves_no_traceback(workspace: 
         return web.Response()
 
     async with listener(respond) as url:
-        step = await workspace.start("*.xml", "--spool", "kept", url=url)
+        step = workspace.start("*.xml", "--spool", "kept", url=url)
         await asyncio.wait_for(arrived.wait(), PATIENCE_SECONDS)
         step.send_signal(signal.SIGINT)
         ended = await workspace.end(step)
@@ -533,7 +536,7 @@ async def test_a_killed_upload_loses_nothing_and_doubles_nothing(
         return web.Response()
 
     async with listener(respond) as url:
-        step = await workspace.start("*.xml", "--spool", "kept", url=url)
+        step = workspace.start("*.xml", "--spool", "kept", url=url)
         await asyncio.wait_for(arrived.wait(), PATIENCE_SECONDS)
         step.kill()
         await workspace.end(step)
@@ -562,7 +565,7 @@ async def test_a_run_leaves_what_another_one_is_sending_to_that_one(
         return await passed_on(request, body, gateway)
 
     async with listener(respond) as url:
-        first = await workspace.start("a.xml", "--spool", "kept", "--json", url=url)
+        first = workspace.start("a.xml", "--spool", "kept", "--json", url=url)
         await asyncio.wait_for(arrived.wait(), PATIENCE_SECONDS)
         workspace.add("b.xml")
         second = await workspace.run("b.xml", "--spool", "kept", "--json", url=gateway.server_url)
@@ -681,13 +684,7 @@ async def test_it_starts_without_the_libraries_of_the_gateway(workspace: Workspa
         "heavy = {'aiobotocore', 'aiohttp', 'asyncio', 'pydantic', 'rich', 'sqlalchemy', 'structlog', 'typer'}\n"
         "print(code, sorted(heavy & set(sys.modules)))"
     )
-    process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-c", program),
-        cwd=workspace.folder,
-        env=workspace.environ | {"BRIDGE_URL": REFUSED_URL},
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.PIPE,
-    )
+    process = workspace.start_program("-c", program, url=REFUSED_URL)
     assert (await workspace.end(process)).stdout.splitlines()[-1] == "3 []"
 
 

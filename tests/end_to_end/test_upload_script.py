@@ -53,20 +53,18 @@ class Step:
     async def run(self, *arguments: str, shell: tuple[str, ...] = ("sh",), url: str = "") -> Ended:
         if shutil.which(shell[0]) is None:
             pytest.skip(f"{shell[0]} is not installed.")
-        process = await asyncio.create_subprocess_exec(
-            *(*shell, "upload.sh", *arguments),
+        done = await asyncio.to_thread(
+            subprocess.run,
+            [*shell, "upload.sh", *arguments],
+            check=False,
             cwd=self.folder,
             env=self.environ | ({"BRIDGE_URL": url} if url else {}),
-            stdin=asyncio.subprocess.DEVNULL,
-            stdout=asyncio.subprocess.PIPE,
-            stderr=asyncio.subprocess.PIPE,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=PATIENCE_SECONDS,
         )
-        try:
-            stdout, stderr = await asyncio.wait_for(process.communicate(), PATIENCE_SECONDS)
-        finally:
-            if process.returncode is None:
-                process.kill()
-        ended = Ended(process.returncode or 0, stdout.decode(), stderr.decode())
+        ended = Ended(done.returncode, done.stdout, done.stderr)
         assert TOKEN not in ended.stdout + ended.stderr
         return ended
 
