@@ -239,6 +239,7 @@ send() {
     fi
   } >"$folder/config"
   delay=1
+  : >"$folder/headers"
   while :; do
     left=$((ends_at - $(date +%s)))
     if [ "$left" -lt 1 ]; then left=1; fi
@@ -260,7 +261,7 @@ send() {
       return 1
       ;;
     esac
-    wait=$(sed -n 's/^[Rr]etry-[Aa]fter: *\([0-9]\{1,6\}\).*/\1/p' "$folder/headers" 2>/dev/null | tail -n 1)
+    wait=$(tr '[:upper:]' '[:lower:]' <"$folder/headers" | sed -n 's/^retry-after: *\([0-9]\{1,6\}\).*/\1/p' | tail -n 1)
     : >"$folder/headers"
     if [ "${wait:-0}" -lt "$delay" ]; then wait=$delay; fi
     if [ $(($(date +%s) + wait)) -ge "$ends_at" ]; then
