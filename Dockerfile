@@ -10,6 +10,7 @@ COPY requirements.txt ./
 RUN pip install --no-cache-dir --disable-pip-version-check --require-hashes -r requirements.txt
 
 COPY bridge ./bridge
+COPY config.example.toml ./
 RUN python -m compileall -q bridge
 
 USER bridge

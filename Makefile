@@ -9,7 +9,7 @@ WORKERS ?= 6
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: screenshots help demo fast one test check lint types format docs verdicts fuzz bench bench-console bench-deliver bench-hook bench-hostile bench-polling bench-proxy bench-scale bench-slow bench-validation chaos language upload-path lock clean
+.PHONY: screenshots help demo fast one test check lint types format docs verdicts fuzz bench bench-console bench-deliver bench-hook bench-hostile bench-polling bench-proxy bench-scale bench-slow bench-upload bench-validation chaos language upload-path lock clean
 
 help: ## list these targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sort | sed 's/:.*## /\t/' | expand -t 18
@@ -60,8 +60,9 @@ format: $(VENV)/.dev ## rewrite files as ruff wants them
 	$(RUN) -m ruff check --fix .
 	$(RUN) -m ruff format .
 
-docs: $(VENV)/.runtime ## render docs/codes.md from the errors
+docs: $(VENV)/.runtime ## render docs/codes.md and parts of docs/upload.md
 	$(RUN) -m docs.render_codes
+	$(RUN) -m docs.render_upload
 
 verdicts: $(VENV)/.dev ## render docs/verdicts.md; CORPUS=folder adds its files
 	$(RUN) -m docs.render_verdicts $(CORPUS)
@@ -92,6 +93,9 @@ bench-console: $(VENV)/.dev ## pages of the console with a million builds, and t
 
 bench-deliver: $(VENV)/.dev ## delivery end to end, beside a naive bridge: OPTIONS="--against COMMIT --shapes 5" or --postgres
 	$(RUN) bench/deliver.py $(OPTIONS)
+
+bench-upload: $(VENV)/.dev ## how long a build step waits, beside register and PUT one after the other
+	PYTHONPATH=. $(RUN) bench/upload.py $(OPTIONS)
 
 bench-hook: $(VENV)/.dev ## time from a build's end to finalize if CI calls the webhook
 	PYTHONPATH=. $(RUN) bench/hook.py

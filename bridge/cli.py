@@ -6,6 +6,7 @@ Each command imports its module only when it runs, so that `--help` starts quick
 
 import sys
 from collections.abc import Sequence
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
@@ -17,14 +18,15 @@ from bridge.errors import BadParameter, BridgeError
 
 HIGHEST_PORT = 65_535
 TRY = "Try it"
+CI = "In a build"
 RUN = "Run it"
+OPERATE = "Look and repair"
 
 app = typer.Typer(
     name="bridge",
     help="Accept JUnit reports that CodeArts Build uploads and deliver them to TestNod.",
     epilog="To begin, run: bridge demo",
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
@@ -35,6 +37,22 @@ Config = Annotated[
 File = Annotated[Path | None, typer.Argument(metavar="FILE", help="Short for --config FILE.", show_default=False)]
 DEFAULT_CONFIG = Path("bridge.toml")
 Port = Annotated[int, typer.Option(min=0, max=HIGHEST_PORT, help="0 takes any free port.")]
+
+
+class BuildStateName(StrEnum):
+    """The states of a build, for --state."""
+
+    OPEN = "open"
+    ENDED = "ended"
+    FINALIZED = "finalized"
+    NO_RUN = "no_run"
+
+
+class RouteAction(StrEnum):
+    """What `bridge routes` can do with a route."""
+
+    PAUSE = "pause"
+    RESUME = "resume"
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -117,6 +135,21 @@ def check(
         raise typer.Exit(1)
 
 
+@app.command(
+    rich_help_panel=CI,
+    add_help_option=False,
+    context_settings={"allow_extra_args": True, "ignore_unknown_options": True},
+)
+def upload(context: typer.Context) -> None:
+    """Upload the reports of a build, as a build step.
+
+    Its options are in `commands/upload/options.py`, which starts in a third of the time: builds wait for it.
+    """
+    from bridge.commands.upload.options import main as run_upload
+
+    raise typer.Exit(run_upload(context.args))
+
+
 @app.command(rich_help_panel=TRY)
 def sandbox(  # noqa: PLR0913, PLR0917 -- one parameter for each option
     host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
@@ -169,6 +202,51 @@ def sandbox(  # noqa: PLR0913, PLR0917 -- one parameter for each option
             await stop
 
     asyncio.run(run())
+
+
+@app.command(rich_help_panel=RUN)
+def init(  # noqa: PLR0913 -- one parameter for each option
+    config: Config = DEFAULT_CONFIG,
+    *,
+    route: Annotated[str | None, typer.Option(metavar="NAME", help="The route.", show_default=False)] = None,
+    project_token_file: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="The TestNod project's token.", show_default=False)
+    ] = None,
+    region: Annotated[
+        str | None, typer.Option(metavar="NAME", help="Of CodeArts; empty: none.", show_default=False)
+    ] = None,
+    codearts_token_file: Annotated[
+        str | None, typer.Option(metavar="FILE", help="An IAM token for CodeArts; empty: none.", show_default=False)
+    ] = None,
+    behind_tls_proxy: Annotated[
+        bool | None,
+        typer.Option(
+            "--behind-tls-proxy/--this-machine-only", metavar="", help="Who reaches the gateway.", show_default=False
+        ),
+    ] = None,
+    data: Annotated[Path, typer.Option(metavar="DIR", help="For the ledger and the spool.")] = Path("data"),
+    example: Annotated[
+        bool, typer.Option("--example", metavar="", help="Write every setting with its default instead.")
+    ] = False,
+) -> None:
+    """Write a settings file from five answers, and a token for CI.
+
+    What no option gives is asked for. Existing files are not overwritten.
+    """
+    from bridge.commands.init import InitOptions, write_example, write_settings
+
+    if example:
+        write_example(config)
+        return
+    options = InitOptions(
+        route=route,
+        project_token_file=project_token_file,
+        region=region,
+        codearts_token_file=codearts_token_file,
+        behind_tls_proxy=behind_tls_proxy,
+        data=data,
+    )
+    write_settings(config, options)
 
 
 @app.command(rich_help_panel=RUN)
@@ -325,6 +403,149 @@ def why(
     except BadParameter as error:  # the same message as an upload gets
         raise typer.BadParameter(str(error)) from None
     print_why(config, parameters.job_id, parameters.build_no)
+
+
+Which = Annotated[
+    list[str] | None,
+    typer.Argument(metavar="[JOB [NO]]", help="A job, or one build of it, or the id of a build.", show_default=False),
+]
+OneBuild = Annotated[
+    list[str], typer.Argument(metavar="JOB NO", help="The build, or its id alone.", show_default=False)
+]
+AsJson = Annotated[bool, typer.Option("--json", metavar="", help="Print JSON on a terminal, too.")]
+Limit = Annotated[int, typer.Option(min=1, max=1000, help="How many rows.")]
+After = Annotated[str, typer.Option(metavar="ID", help="Continue a page.", show_default=False)]
+RouteName = Annotated[str, typer.Option("--route", metavar="NAME", help="Only of this route.", show_default=False)]
+
+
+def _filters(**values: str | int | None) -> dict[str, str | int]:
+    return {name: value for name, value in values.items() if value}
+
+
+def _require_build(which: list[str]) -> list[str]:
+    if len(which) not in (1, 2) or (len(which) == 1 and not which[0].isdecimal()):
+        raise typer.BadParameter("Name a build by its job and number, or by its id.")
+    return which
+
+
+@app.command(rich_help_panel=OPERATE)
+def builds(  # noqa: PLR0913 -- one parameter for each option
+    which: Which = None,
+    *,
+    state: Annotated[BuildStateName | None, typer.Option(help="Only in this state.", show_default=False)] = None,
+    route: RouteName = "",
+    branch: Annotated[str, typer.Option(metavar="NAME", help="Only of this branch.", show_default=False)] = "",
+    commit: Annotated[str, typer.Option(metavar="SHA", help="Only of this commit.", show_default=False)] = "",
+    problems: Annotated[bool, typer.Option("--problems", metavar="", help="Only those to look at.")] = False,
+    limit: Limit = 20,
+    after: After = "",
+    follow: Annotated[bool, typer.Option("--follow", "-f", metavar="", help="Print changes as they happen.")] = False,
+    as_json: AsJson = False,
+    config: Config = DEFAULT_CONFIG,
+) -> None:
+    """List builds, newest first, or show one.
+
+    In a pipe the output is JSON; with --follow, one object a line.
+    """
+    from bridge.commands.operate import AdminCommands
+
+    if which and len(which) > 2:
+        raise typer.BadParameter("Name a build by its job and number, or by its id.")
+    filters = _filters(
+        state=state and state.value,
+        route=route,
+        branch=branch,
+        commit=commit,
+        problems="true" if problems else "",
+        limit=limit,
+        after=after,
+    )
+    AdminCommands(config, json_wanted=as_json).builds(which or [], filters, follow=follow)
+
+
+@app.command(rich_help_panel=OPERATE)
+def rejections(
+    which: Which = None,
+    *,
+    route: RouteName = "",
+    limit: Limit = 20,
+    after: After = "",
+    as_json: AsJson = False,
+    config: Config = DEFAULT_CONFIG,
+) -> None:
+    """List rejected files and uploads, newest first."""
+    from bridge.commands.operate import AdminCommands
+
+    job, no = [*(which or []), "", ""][:2]
+    filters = _filters(job_id=job, build_no=no, route=route, limit=limit, after=after)
+    AdminCommands(config, json_wanted=as_json).rejections(filters)
+
+
+@app.command(rich_help_panel=OPERATE)
+def retry(
+    which: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="[JOB NO]", help="A build whose dead reports are sent again, or its id alone."),
+    ] = None,
+    *,
+    delivery: Annotated[int | None, typer.Option(metavar="ID", help="One dead delivery.", show_default=False)] = None,
+    route: Annotated[str, typer.Option(metavar="NAME", help="All of a route.", show_default=False)] = "",
+    rejection: Annotated[int | None, typer.Option(metavar="ID", help="A rejected file.", show_default=False)] = None,
+    repair: Annotated[bool, typer.Option("--repair", metavar="", help="Repair the rejected file before.")] = False,
+    as_json: AsJson = False,
+    config: Config = DEFAULT_CONFIG,
+) -> None:
+    """Send dead reports again, or a rejected file."""
+    from urllib.parse import quote
+
+    from bridge.commands.operate import AdminCommands
+
+    if sum(map(bool, (which, delivery is not None, route, rejection is not None))) != 1:
+        raise typer.BadParameter("Name one of: a build, --delivery, --route, --rejection.")
+    if repair and rejection is None:
+        raise typer.BadParameter("--repair needs --rejection.")
+    commands = AdminCommands(config, json_wanted=as_json)
+    if which:
+        commands.act_on_build(_require_build(which), "retry")
+    elif rejection is not None:
+        commands.act(f"/api/v1/rejections/{rejection}/send", {"repair": repair})
+    elif delivery is not None:
+        commands.act(f"/api/v1/deliveries/{delivery}/retry")
+    else:
+        commands.act(f"/api/v1/routes/{quote(route, safe='')}/retry")
+
+
+@app.command(rich_help_panel=OPERATE)
+def finalize(which: OneBuild, *, as_json: AsJson = False, config: Config = DEFAULT_CONFIG) -> None:
+    """End a build now, so that its run is finalized once its reports are delivered."""
+    from bridge.commands.operate import AdminCommands
+
+    AdminCommands(config, json_wanted=as_json).act_on_build(_require_build(which), "finalize")
+
+
+@app.command(rich_help_panel=OPERATE)
+def routes(
+    action: Annotated[RouteAction | None, typer.Argument(help="What to do with a route.", show_default=False)] = None,
+    name: Annotated[str, typer.Argument(metavar="[NAME]", help="The route.", show_default=False)] = "",
+    *,
+    as_json: AsJson = False,
+    config: Config = DEFAULT_CONFIG,
+) -> None:
+    """List the routes with their state, or pause or resume one.
+
+    A paused route accepts reports, and sends nothing.
+    """
+    from urllib.parse import quote
+
+    from bridge.commands.operate import AdminCommands
+
+    commands = AdminCommands(config, json_wanted=as_json)
+    if action is None:
+        commands.routes()
+    elif not name:
+        raise typer.BadParameter(f"Name the route: bridge routes {action.value} NAME.")
+    else:
+        commands.act(f"/api/v1/routes/{quote(name, safe='')}/{action.value}")
 
 
 @app.command(rich_help_panel=RUN)

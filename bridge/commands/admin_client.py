@@ -1,12 +1,18 @@
 """A client of the running gateway's admin API, for commands."""
 
 import json
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from http import HTTPStatus
+from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import aiohttp
 
 from bridge.errors import BridgeError
+from bridge.settings import load
 from bridge.settings.model import AdminSettings
 
 TOTAL_SECONDS = 15.0  # the gateway may call CodeArts before it answers
@@ -22,15 +28,50 @@ class GatewayNotRunning(Exception):
     """No gateway listens at the admin address."""
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class AdminAddress:
+    """The URL of an admin listener, without a slash at the end, and the token to send there."""
+
+    url: str
+    token: str = field(default="", repr=False)
+    correct: str = "admin.host and admin.port"  # what names the URL
+
+    @classmethod
+    def of(cls, admin: AdminSettings) -> "AdminAddress":
+        """Return the address of the gateway that has these settings."""
+        host = REACHABLE.get(admin.host, admin.host)
+        url = f"http://{f'[{host}]' if ':' in host else host}:{admin.port}"
+        return cls(url=url, token=admin.token[0].get_secret_value() if admin.token else "")
+
+    @classmethod
+    def from_environment(cls, environ: Mapping[str, str] = os.environ) -> "AdminAddress | None":
+        """Return the address in BRIDGE_ADMIN_URL and BRIDGE_ADMIN_TOKEN; None if the first one is not set."""
+        url = environ.get("BRIDGE_ADMIN_URL", "").rstrip("/")
+        if not url:
+            return None
+        parts = urlsplit(url)
+        if parts.scheme not in ("http", "https") or not parts.hostname or parts.username is not None:
+            raise BridgeError("BRIDGE_ADMIN_URL is not an address. Use one such as http://127.0.0.1:8081.")
+        token = environ.get("BRIDGE_ADMIN_TOKEN", "").strip()
+        if not token.isprintable() or not token.isascii():
+            raise BridgeError("BRIDGE_ADMIN_TOKEN contains a character that no token has. Copy it again.")
+        return cls(url=url, token=token, correct="BRIDGE_ADMIN_URL")
+
+    @classmethod
+    def find(cls, config: Path) -> "AdminAddress":
+        """Return the address in the environment, or else that in the settings; raise SettingsError if there is none."""
+        return cls.from_environment() or cls.of(load(config, os.environ).admin)
+
+
 async def request_admin_api(
-    admin: AdminSettings, path: str, *, params: dict[str, str | int] | None = None, body: dict[str, Any] | None = None
+    admin: AdminAddress, path: str, *, params: Mapping[str, str | int] | None = None, body: dict[str, Any] | None = None
 ) -> dict[str, Any]:
     """Return the JSON object that GET, or with `body` POST, of `path` answers.
 
     Raise GatewayNotRunning if the connection is refused, BridgeError with the gateway's message if it rejects the call.
     """
-    url = f"{admin_url(admin)}{path}"
-    headers = {"Authorization": f"Bearer {admin.token[0].get_secret_value()}"} if admin.token else {}
+    url = f"{admin.url}{path}"
+    headers = {"Authorization": f"Bearer {admin.token}"} if admin.token else {}
     timeout = aiohttp.ClientTimeout(total=TOTAL_SECONDS, connect=CONNECT_SECONDS)
     method = "GET" if body is None else "POST"
     try:
@@ -38,17 +79,11 @@ async def request_admin_api(
             aiohttp.ClientSession(timeout=timeout, headers=headers) as http,
             http.request(method, url, params=params, json=body, allow_redirects=False) as response,
         ):
-            return _object(url, response.status, await _read(response.content))
+            return _object(admin, url, response.status, await _read(response.content))
     except aiohttp.ClientConnectorError:
         raise GatewayNotRunning from None
     except (aiohttp.ClientError, TimeoutError) as error:
         raise BridgeError(f"The gateway at {url} did not answer ({type(error).__name__}). Look at its log.") from None
-
-
-def admin_url(admin: AdminSettings) -> str:
-    """Return the URL of the admin listener, without a slash at the end."""
-    host = REACHABLE.get(admin.host, admin.host)
-    return f"http://{f'[{host}]' if ':' in host else host}:{admin.port}"
 
 
 async def _read(content: aiohttp.StreamReader) -> bytes:
@@ -60,14 +95,12 @@ async def _read(content: aiohttp.StreamReader) -> bytes:
     return bytes(body)
 
 
-def _object(url: str, status: int, body: bytes) -> dict[str, Any]:
+def _object(admin: AdminAddress, url: str, status: int, body: bytes) -> dict[str, Any]:
     try:
         content = json.loads(body)
         if status == HTTPStatus.OK and isinstance(content, dict):
             return content
         message = str(content["error_msg"])
     except (ValueError, KeyError, TypeError):
-        raise BridgeError(
-            f"The server at {url} is not a gateway (status {status}). Correct admin.host and admin.port."
-        ) from None
+        raise BridgeError(f"The server at {url} is not a gateway (status {status}). Correct {admin.correct}.") from None
     raise BridgeError(message)

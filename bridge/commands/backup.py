@@ -5,11 +5,10 @@ from pathlib import Path
 from typing import Any
 
 from bridge.clock import SystemClock
-from bridge.commands.admin_client import GatewayNotRunning, admin_url, request_admin_api
+from bridge.commands.admin_client import AdminAddress, GatewayNotRunning, request_admin_api
 from bridge.commands.config import read_settings, restrict_umask
 from bridge.commands.console import print_note, print_result
 from bridge.errors import BackupFailed, BridgeError
-from bridge.settings.model import AdminSettings
 from bridge.settings.rules import s3_location
 from bridge.store.backup import SPOOL, BackupResult, back_up
 from bridge.store.engine.postgres_url import is_postgres
@@ -55,17 +54,17 @@ def resume(path: Path, *, uncertain: str | None) -> None:
 
     Raise BridgeError if no gateway runs, or if there are uncertain reports and `uncertain` is None.
     """
-    admin = read_settings(path).admin
+    admin = AdminAddress.find(path)
     try:
         asyncio.run(_resume(admin, uncertain))
     except GatewayNotRunning:
         raise BridgeError(
-            f"No gateway answers at {admin_url(admin)}. Start it with `bridge serve --paused`, which first restores "
+            f"No gateway answers at {admin.url}. Start it with `bridge serve --paused`, which first restores "
             "reports of the spool that are not in the ledger."
         ) from None
 
 
-async def _resume(admin: AdminSettings, uncertain: str | None) -> None:
+async def _resume(admin: AdminAddress, uncertain: str | None) -> None:
     paused = await request_admin_api(admin, "/api/v1/paused")
     if uncertain is None:
         for report in paused["reports"][:SHOWN_REPORTS]:

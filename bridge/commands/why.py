@@ -8,13 +8,12 @@ from pathlib import Path
 from sqlalchemy import create_engine
 
 from bridge.clock import SystemClock
-from bridge.commands.admin_client import GatewayNotRunning, admin_url, request_admin_api
+from bridge.commands.admin_client import AdminAddress, GatewayNotRunning, request_admin_api
 from bridge.commands.config import read_settings
 from bridge.commands.console import print_note, print_result
 from bridge.domain.text_format import capital
 from bridge.domain.why import SEND_COMMAND, why
 from bridge.errors import BridgeError, LedgerError
-from bridge.settings.model import AdminSettings
 from bridge.store.engine.postgres_url import is_postgres
 from bridge.store.ledger import check, check_over, path_of, require_ledger
 from bridge.store.queries import WhyInputs, find_why
@@ -24,21 +23,24 @@ PARTS = ("status", "cause", "action")
 
 def print_why(path: Path, job_id: str, build_no: int) -> None:
     """Print status, cause and action; raise BridgeError if neither gateway nor ledger can be read."""
-    settings = read_settings(path)
+    named = AdminAddress.from_environment()
+    admin = named or AdminAddress.find(path)
     try:
-        answer = asyncio.run(_fetch_from_gateway(settings.admin, job_id, build_no))
+        answer = asyncio.run(_fetch_from_gateway(admin, job_id, build_no))
     except GatewayNotRunning:
-        print_note(f"No gateway answers at {admin_url(settings.admin)}. This is the state in its ledger.")
-        answer = _parts(_read_ledger(settings.store.url, job_id, build_no), job_id, build_no, settings.admin)
+        if named:
+            raise BridgeError(f"No gateway answers at {admin.url}. Start it, or correct BRIDGE_ADMIN_URL.") from None
+        print_note(f"No gateway answers at {admin.url}. This is the state in its ledger.")
+        answer = _parts(_read_ledger(read_settings(path).store.url, job_id, build_no), job_id, build_no, admin)
     for name, clause in answer.items():
         print_result(f"{capital(name)}: {capital(clause)}.")
 
 
-async def _fetch_from_gateway(admin: AdminSettings, job_id: str, build_no: int) -> dict[str, str]:
+async def _fetch_from_gateway(admin: AdminAddress, job_id: str, build_no: int) -> dict[str, str]:
     """Return status, cause and action of GET /api/v1/why."""
     answer = await request_admin_api(admin, "/api/v1/why", params={"job_id": job_id, "build_no": build_no})
     if not all(part in answer for part in PARTS):
-        raise BridgeError(f"The server at {admin_url(admin)} is not a gateway. Correct admin.host and admin.port.")
+        raise BridgeError(f"The server at {admin.url} is not a gateway. Correct {admin.correct}.")
     return {part: str(answer[part]) for part in PARTS}
 
 
@@ -72,8 +74,8 @@ def _read_sqlite(path: Path, job_id: str, build_no: int) -> WhyInputs:
         engine.dispose()
 
 
-def _parts(found: WhyInputs, job_id: str, build_no: int, admin: AdminSettings) -> dict[str, str]:
-    command = SEND_COMMAND.format(url=admin_url(admin), id="{id}")
+def _parts(found: WhyInputs, job_id: str, build_no: int, admin: AdminAddress) -> dict[str, str]:
+    command = SEND_COMMAND.format(url=admin.url, id="{id}")
     answer = why(
         job_id=job_id,
         build_no=build_no,

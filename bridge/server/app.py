@@ -1,9 +1,15 @@
-"""The application of the server listener: uploads, build status, webhook, health, and the proxy for all other paths."""
+"""The application of the server listener: uploads, build status, webhook, health, and the proxy for all other paths.
+
+`/upload.sh` is a script that uploads with curl, for build machines without Python. It is the same for every caller and
+needs no token. docs/upload.md has its digest.
+"""
 
 from collections.abc import Awaitable, Callable
-from typing import NoReturn
+from hashlib import sha256
+from importlib.resources import files
+from typing import Final, NoReturn
 
-from aiohttp import web
+from aiohttp import ETag, web
 
 from bridge.errors import MethodNotAllowed, NotFound, WrongPath
 from bridge.server.build_status import STATUS_PATH
@@ -13,6 +19,7 @@ from bridge.server.http.requests import UPLOAD_PATH, claimed_build, forwarded, h
 from bridge.server.http.responses import handle_errors, quote_for_display
 from bridge.server.webhook import WEBHOOK_PATH
 
+UPLOAD_SCRIPT_PATH: Final = "/upload.sh"
 ANY_PATH = "/{path:.*}"
 OWN_PATHS = ("/bridge/{path:.*}", "/hooks/{path:.*}")
 """CodeArts has nothing below these, so a mistyped path of the bridge gets 404 and is never forwarded."""
@@ -30,6 +37,7 @@ def server_app(config: Callable[[], ServerConfig], readiness: Readiness) -> web.
         (STATUS_PATH, handlers.show_status),
         ("/livez", readiness.livez),
         ("/readyz", readiness.readyz_status),
+        (UPLOAD_SCRIPT_PATH, _serving(read_upload_script())),
     ):
         app.router.add_get(path, handler, expect_handler=handle_expect)
         app.router.add_route("*", path, _only("GET", "HEAD"), expect_handler=handle_expect)
@@ -74,6 +82,29 @@ class _Handlers:
         response = await self._config().upload.reject(request, error)
         response.headers["Allow"] = "POST"
         return response
+
+
+def read_upload_script() -> bytes:
+    """Return the script that is served at UPLOAD_SCRIPT_PATH."""
+    return (files("bridge.server") / "upload.sh").read_bytes()
+
+
+def _serving(script: bytes) -> Callable[[web.Request], Awaitable[web.Response]]:
+    """Return a handler that answers with the script, or 304 if the client has it; the ETag is its digest."""
+    digest = sha256(script).hexdigest()
+
+    async def show(request: web.Request) -> web.Response:
+        known = {tag.value for tag in request.if_none_match or ()}
+        if known & {digest, "*"}:
+            response = web.Response(status=304)
+        else:
+            response = web.Response(body=script, content_type="text/x-shellscript", charset="utf-8")
+        response.etag = ETag(digest)
+        response.headers["Cache-Control"] = "no-cache"
+        response.headers["X-Content-Type-Options"] = "nosniff"
+        return response
+
+    return show
 
 
 def _only(*methods: str) -> Callable[[web.Request], Awaitable[NoReturn]]:

@@ -73,7 +73,7 @@ def block(language: str, text: str) -> str:
 
 def snippet(server_url: str) -> str:
     """Return the step as README.md shows it, sent to the gateway of this test."""
-    step = block("sh", "report/upload")
+    step = block("sh", "upload.sh")
     assert PLACE in step
     return str(step.replace(PLACE, server_url))
 
@@ -182,9 +182,9 @@ async def test_every_report_arrives_under_its_name_and_the_answer_is_shown(
 
     ended = await checkout.run(shell)
 
-    assert (ended.code, ended.stderr) == (0, "")
-    assert json.loads(ended.stdout)["result"] == "8 reports, 8 tests, 0 failed"
-    assert await names(gateway) == wanted
+    assert (ended.code, "not uploaded" in ended.stderr) == (0, False)
+    assert ended.stdout.endswith("success: 8 reports, 8 tests, 0 failed\n")
+    assert await names(gateway) == [f"{REPORTS}/{name}" for name in wanted]
 
 
 @SHELLS
@@ -197,7 +197,7 @@ async def test_the_exit_code_of_failing_tests_is_kept_and_their_reports_arrive(
     ended = await checkout.run(shell)
 
     assert ended.code == 3
-    assert await names(gateway) == ["TEST-red.xml"]
+    assert await names(gateway) == [f"{REPORTS}/TEST-red.xml"]
 
 
 @SHELLS
@@ -209,7 +209,7 @@ async def test_a_build_without_reports_is_told_so_and_so_is_who_asks_later(
     ended = await checkout.run(shell)
 
     assert ended.code == 2
-    assert "The upload contains no files." in json.loads(ended.stdout)["error_msg"]
+    assert "The upload contains no files." in ended.stdout
     assert (await asked(gateway, "why"))["case"] == "rejected"
 
 
@@ -222,7 +222,7 @@ async def test_a_wrong_token_is_said_and_changes_no_exit_code(
     ended = await checkout.run(shell, token="another")
 
     assert ended.code == 0
-    assert "decrypt token fail" in json.loads(ended.stdout)["error_msg"]
+    assert "decrypt token fail" in ended.stdout
     assert await names(gateway) == []
 
 
@@ -253,8 +253,8 @@ async def test_a_gateway_that_comes_back_gets_the_reports_all_the_same(
 
     assert ended.code == 0
     assert "were not uploaded" not in ended.stderr
-    assert json.loads(ended.stdout)["status"] == "success"
-    assert await names(gateway) == ["TEST-green.xml"]
+    assert ended.stdout.endswith("success: 1 report, 1 test, 0 failed\n")
+    assert await names(gateway) == [f"{REPORTS}/TEST-green.xml"]
 
 
 # -- the other blocks --------------------------------------------------------------------------------------------------
@@ -339,7 +339,8 @@ def test_no_block_is_left_untried() -> None:
     tried = [
         ("sh", "make demo"),
         ("sh", "make test"),
-        ("sh", "report/upload"),
+        ("sh", "sh upload.sh"),
+        ("sh", "bridge upload"),
         ("json", '"status"'),
         ("sh", "bridge serve"),
         ("toml", "[[routes]]"),
@@ -406,6 +407,19 @@ def test_the_least_settings_state_that_a_proxy_speaks_tls_and_need_to(desk: Desk
 
     assert refused.code == 1
     assert "set behind_tls_proxy = true under [server]" in refused.stderr
+
+
+def test_the_command_for_builds_finds_the_reports_and_leaves_out_what_is_excluded(desk: Desk) -> None:
+    for name in ("TEST-a.xml", "flaky/TEST-b.xml"):
+        report = desk.folder / REPORTS / name
+        report.parent.mkdir(parents=True, exist_ok=True)
+        report.write_text(REPORT.format(name="a"))
+    build = {"JOB_ID": JOB_ID, "INCREASENUM": str(BUILD_NO)}
+
+    ended = desk.run(f"{block('sh', 'bridge upload').strip()} --dry-run --json", desk.environ | build)
+
+    assert (ended.code, ended.stderr) == (0, "")
+    assert [file["name"] for file in json.loads(ended.stdout)["files"]] == [f"{REPORTS}/TEST-a.xml"]
 
 
 def test_check_judges_the_reports_of_a_build(desk: Desk) -> None:

@@ -1,6 +1,7 @@
 """The pages say what the code is: links lead somewhere, and what they name exists."""
 
 import re
+from hashlib import sha256
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,7 @@ from bridge.domain.why import WhyCase
 from bridge.server.http.requests import METADATA_NAMES
 from bridge.settings.model import Settings, names_of, table_of
 from bridge.telemetry.metrics import Metrics
+from docs import render_upload
 from docs.render_codes import ANSWERS, PAGE, page
 
 CODE = Path(bridge.__file__).parent
@@ -42,6 +44,13 @@ def metric_names():
 
 def test_the_page_of_codes_is_what_the_errors_say():
     assert text_of(PAGE) == page(), "docs/codes.md is stale. Run `make docs`."
+
+
+def test_the_page_about_uploads_has_the_digest_of_the_script_and_the_usual_places():
+    page_about_uploads = REPOSITORY / "docs" / "upload.md"
+    assert text_of(page_about_uploads) == render_upload.page(text_of(page_about_uploads)), "Run `make docs`."
+    digest = sha256((CODE / "server" / "upload.sh").read_bytes()).hexdigest()
+    assert f'echo "{digest}  upload.sh" | sha256sum -c -' in text_of(page_about_uploads)
 
 
 def test_every_error_that_an_upload_can_be_answered_with_has_its_row():

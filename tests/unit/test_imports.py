@@ -29,7 +29,7 @@ MAY_IMPORT = {
     "commands": TOP,
     "demo": TOP,
     "cli": TOP,
-    "__main__": {"cli"},
+    "__main__": {"cli", "commands"},
     "__init__": set(),
 }
 INSIDE = {
