@@ -142,6 +142,8 @@ class ReportUploader:
         await reconciler.report_upstream_health(of_storage(outcome, run.route))
 
     async def _put(self, location: BodyLocation, report: Report, url: str, *, leaves: bool) -> PutOutcome:
+        if report.failure is not None:  # there is nothing to send: TestNod gets upload_failed
+            return CorruptBody(message=report.failure, gone=True)
         if location.body is None and location.blob is None:
             return CorruptBody(message=GONE, gone=True)
         async with AsyncExitStack() as stack:

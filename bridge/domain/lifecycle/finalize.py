@@ -39,6 +39,8 @@ def next_finalize_step(context: PlanContext) -> Step | None:
         return _next_confirm(context)
     if build.state is not BuildState.ENDED or build.unsettled() or rules_for(build, context.route, policy):
         return None
+    if build.awaits_files:  # the PUT, or the end of its URL, makes the build due
+        return None
     if context.sendable and not context.wait_for_finalize_delay():
         return None
     if waits_for_result(context) or not context.wait_for_grace_period():
