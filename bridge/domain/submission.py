@@ -73,7 +73,7 @@ def submitted_build_no(build_id: str) -> str:
     if _PLAIN.fullmatch(build_id):
         return build_id
     digest = sha256(build_id.encode("utf-8", "surrogatepass")).hexdigest()[:_DIGEST_CHARACTERS]
-    start = _OTHER.sub("-", build_id).strip("-.")[: MAX_BUILD_NO_CHARACTERS - _DIGEST_CHARACTERS - 1]
+    start = _OTHER.sub("-", build_id).strip("-._")[: MAX_BUILD_NO_CHARACTERS - _DIGEST_CHARACTERS - 1]
     return f"{start or 'build'}~{digest}"
 
 
