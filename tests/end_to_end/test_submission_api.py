@@ -3,6 +3,7 @@
 import asyncio
 import json
 import os
+import re
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,8 +12,9 @@ from typing import Any
 import aiohttp
 import pytest
 
+from bridge.demo.postgres import PostgresServer
 from bridge.sandbox.sandbox import Sandbox
-from tests.support.processes import GatewayProcess, until
+from tests.support.processes import GatewayProcess, NewGateway, until
 
 TOKEN = "canary-of-the-submission"
 PLACE = "https://app.testnod.com"
@@ -148,3 +150,103 @@ async def test_the_worked_example_of_the_page_runs_as_it_stands(
     assert (build["route"], build["branch"], build["commit"]) == ("all", "main", "0123456789abcdef")
     assert build["testnod"]["build_id"] == build_id
     assert [report["tests"] for report in build["reports"]] == [1]
+
+
+async def test_the_pages_report_of_a_failed_put_runs_as_it_stands(
+    gateway: GatewayProcess, sandbox: Sandbox, calls: "Calls", tmp_path: Path
+) -> None:
+    registered = await calls.register(gateway, "failed")
+    ids = {"TEST_RUN_ID": str(registered["test_run_id"]), "UPLOAD_ID": str(registered["upload_id"])}
+
+    ended = await run(("sh", "-e"), REPORT_FAILURE, gateway, tmp_path, TESTNOD_PROJECT_TOKEN=TOKEN, **ids)
+
+    assert (ended.code, ended.stderr, json.loads(ended.stdout)) == (0, "", {"status": "failed"})
+    await calls.post(gateway, "finalize", build_id="failed")
+    await until_finalized(gateway, "failed")
+    (run_of_testnod,) = sandbox.state.runs.all("failed")
+    assert [upload.failure_message for upload in run_of_testnod.uploads] == ["s3 PUT returned 502"]
+
+
+# -- kills and replicas ----------------------------------------------------------------------------------------------
+
+
+class Calls:
+    """The calls of a client that tries again until the gateway answers, at the address that `gateway` returns."""
+
+    def __init__(self, http: aiohttp.ClientSession, token: str) -> None:
+        self._http = http
+        self._token = token
+
+    async def post(self, gateway: GatewayProcess, call: str, **fields: Any) -> dict[str, Any]:
+        url = f"{gateway.server_url}/integrations/test_runs/{call}"
+        async with self._http.post(url, json=fields, headers={"Project-Token": self._token}) as answer:
+            assert answer.status in {200, 201}, await answer.text()
+            return dict(await answer.json())
+
+    async def register(self, gateway: GatewayProcess, build_id: str) -> dict[str, Any]:
+        return await self.post(gateway, "upload", tags=None, test_run={"metadata": {"build_id": build_id}})
+
+    async def put(self, gateway: GatewayProcess, registered: dict[str, Any], body: bytes) -> int:
+        url = gateway.server_url + re.sub("^https?://[^/]+", "", registered["presigned_url"])
+        async with self._http.put(url, data=body, headers={"Content-Type": "application/xml"}) as answer:
+            return answer.status
+
+
+@pytest.fixture
+async def calls() -> Any:
+    async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=60)) as http:
+        yield Calls(http, TOKEN)
+
+
+async def test_a_kill_between_any_two_steps_loses_and_doubles_nothing(
+    gateway: GatewayProcess, sandbox: Sandbox, calls: Calls
+) -> None:
+    async def die() -> None:
+        await gateway.kill()
+        await gateway.start()
+
+    body = REPORT.format("all").encode()
+    registered = await calls.register(gateway, "killed")
+    lost = await calls.register(gateway, "killed")
+    await die()
+    assert await calls.put(gateway, registered, body) == 200
+    await die()
+    assert await calls.put(gateway, registered, body) == 200  # its answer may have been lost
+    ids = {"test_run_id": lost["test_run_id"], "upload_id": lost["upload_id"], "failure_message": "connection reset"}
+    assert await calls.post(gateway, "upload_failed", **ids) == {"status": "failed"}
+    await die()
+    assert await calls.post(gateway, "upload_failed", **ids) == {"status": "failed"}
+    assert await calls.post(gateway, "finalize", build_id="killed") == {"status": "processing"}
+    await die()
+    assert (await calls.post(gateway, "finalize", build_id="killed"))["status"] != "pending"
+
+    build = await until_finalized(gateway, "killed")
+    uploads = [upload for run in sandbox.state.runs.all("killed") for upload in run.uploads]
+    assert len([upload for upload in uploads if upload.failed_at is None and upload.puts]) == 1
+    assert "connection reset" in {upload.failure_message for upload in uploads}
+    assert sorted(report["tests"] for report in build["reports"]) == [0, 1]
+
+
+async def test_any_replica_answers_any_call(
+    settings: dict[str, Any], new_gateway: NewGateway, sandbox: Sandbox, calls: Calls
+) -> None:
+    async with PostgresServer() as server:
+        shared = {**settings, "store": settings["store"] | {"url": server.url()}}
+        first, second = new_gateway(shared), new_gateway(shared)
+        await first.start()
+        await second.start()
+        registered, lost = await calls.register(first, "shared"), await calls.register(second, "shared")
+        assert registered["test_run_id"] == lost["test_run_id"]
+        assert await calls.put(second, registered, REPORT.format("shared").encode()) == 200
+        ids = {"test_run_id": lost["test_run_id"], "upload_id": lost["upload_id"], "failure_message": "gone"}
+        assert await calls.post(first, "upload_failed", **ids) == {"status": "failed"}
+        assert await calls.post(second, "finalize", build_id="shared") == {"status": "processing"}
+
+        await until_finalized(first, "shared")
+        (run_of_testnod,) = sandbox.state.runs.all("shared")
+        assert sorted((upload.puts, upload.failure_message) for upload in run_of_testnod.uploads) == [
+            (0, "gone"),
+            (1, None),
+        ]
+        for gateway in (first, second):
+            await gateway.close()
