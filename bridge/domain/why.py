@@ -506,7 +506,7 @@ def _wait_in_queue(build: Build) -> DeliveryWait | None:
 def _wait_for_record(build: Build, breakers: CircuitBreakers, now: Instant) -> DeliveryWait | None:
     """Return what delays record-info while the first register still waits for it."""
     until = after(build.accepted_at, RECORD_TIMEOUT)
-    if build.run_parameters is not None or build.described_at is not None:
+    if build.run_parameters is not None or build.described_at is not None or build.submitted is not None:
         return None
     patience = f"and is waited for at most {span(between(now, until))} more"
     if now >= until:
@@ -570,7 +570,7 @@ def finalize_wait(build: Build, breakers: CircuitBreakers, now: Instant) -> str:
         failing = lasting(between(build.finalize_failing_since, now))
         return f"finalize has been failing {failing} ({clause_or_unknown(build.last_error)})"
     polled = (build.polled_at or EPOCH) > (build.ended_at or EPOCH)
-    if result_is_missing(build) and (polled or breakers.open_breaker(CODEARTS)):
+    if build.submitted is None and result_is_missing(build) and (polled or breakers.open_breaker(CODEARTS)):
         return f"the run is finalized when CodeArts has the result of the build, {_last_poll(build, breakers, now)}"
     result = f" with {clause_or_unknown(build.build_result)}" if build.build_result else ""
     return (
