@@ -20,7 +20,7 @@ _HOST: Final = re.compile(r"(?:[A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\])(?::[0-9]{1,5}
 
 
 def outside_url(request: web.Request, trusted: Sequence[Network], *, behind_tls_proxy: bool) -> str:
-    """Return scheme and host with which the client reached the bridge; headers of `trusted` proxies say so.
+    """Return scheme and host with which the client reached the bridge; headers of `trusted` proxies override both.
 
     Raise SubmissionError with status 400 if the Host header is no host.
     """
@@ -34,7 +34,7 @@ def outside_url(request: web.Request, trusted: Sequence[Network], *, behind_tls_
 
 
 def signed_url(base_url: str, submission: Submission, secret: str) -> str:
-    """Return the URL for the PUT of a registered upload; whoever has it can send the file until it expires."""
+    """Return the URL for the PUT of a registered upload; any client that has it can send the file until it expires."""
     signed = datetime.fromtimestamp((submission.expires_at - URL_LIFETIME) // SECOND, UTC).strftime("%Y%m%dT%H%M%SZ")
     query = f"X-Amz-Date={signed}&X-Amz-Expires={URL_LIFETIME // SECOND}&{SIGNATURE}={secret}"
     return f"{base_url}{FILE_PATH}/{submission.id}?{query}"
