@@ -38,7 +38,7 @@ from bridge.server.http.requests import read_networks
 from bridge.server.proxy.forwarder import Forwarder
 from bridge.server.proxy.handler import ProxyHandler
 from bridge.server.proxy.report_summary import LocalReportSummaries
-from bridge.server.submission.api import SubmissionApi
+from bridge.server.submission.api import SubmissionHandler
 from bridge.server.submission.storage import Storage
 from bridge.server.upload.handler import UploadHandler
 from bridge.server.upload.resender import QuarantineResender
@@ -173,7 +173,7 @@ async def _server_config(
             unproven=resources.unproven_bodies,
             memory=resources.decompression_memory,
         ),
-        submission=SubmissionApi(
+        submission=SubmissionHandler(
             database=resources.database,
             tokens=to_project_tokens(settings, policy.routes, resources.clock),
             accept=resources.accept,

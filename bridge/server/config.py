@@ -9,7 +9,7 @@ from bridge.server.admin.access import AdminAccess
 from bridge.server.build_status import BuildStatusHandler
 from bridge.server.http.requests import Network
 from bridge.server.proxy.handler import ProxyHandler
-from bridge.server.submission.api import SubmissionApi
+from bridge.server.submission.api import SubmissionHandler
 from bridge.server.submission.storage import Storage
 from bridge.server.upload.handler import UploadHandler
 from bridge.server.upload.resender import QuarantineResender
@@ -21,7 +21,7 @@ class ServerConfig:
     """The handlers, and what the admin API uses."""
 
     upload: UploadHandler
-    submission: SubmissionApi
+    submission: SubmissionHandler
     storage: Storage  # of the files of submissions
     build_status: BuildStatusHandler
     webhook: WebhookHandler

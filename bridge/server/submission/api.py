@@ -59,7 +59,7 @@ _log = structlog.get_logger(__name__)
 Handle = Callable[[web.Request, Caller, bytes], Awaitable[web.Response]]
 
 
-class SubmissionApi:
+class SubmissionHandler:
     """Answers the calls of API_PATH. `accept` commits an upload; `admit` raises Unavailable if none can be accepted."""
 
     def __init__(
