@@ -6,7 +6,8 @@ import gzip
 import hashlib
 import json
 import re
-from contextlib import asynccontextmanager
+import sqlite3
+from contextlib import asynccontextmanager, closing
 from urllib.parse import urlsplit
 
 import aiohttp
@@ -14,7 +15,6 @@ import pytest
 
 from bridge.app.gateway import Gateway
 from bridge.clock import SystemClock
-from bridge.domain.instants import SECOND
 from bridge.domain.submission import NEVER_UPLOADED
 from bridge.sandbox.runs import State
 from bridge.sandbox.sandbox import DEFAULT_PROJECT_TOKEN, Sandbox
@@ -278,19 +278,17 @@ async def test_a_file_that_came_has_not_failed(client):
     assert await client.call("upload_failed", json=failed) == (200, {"status": "processed"})
 
 
-async def test_a_registration_whose_put_never_comes_is_reported_after_its_url_expired(tmp_path, sandbox, monkeypatch):
-    for name in ("URL_LIFETIME", "LATE_PUT"):
-        monkeypatch.setattr(f"bridge.store.submissions.{name}", 0)
-    monkeypatch.setattr("bridge.worker.submission_expiry.INTERVAL_US", SECOND // 20)
-    async with gateway(tmp_path, sandbox) as client:
-        registered = await client.register()
-        await client.finalize()
-        await until(lambda: _uploads(sandbox) == [(0, NEVER_UPLOADED)])
-        await client.finalized()
-        status, text, _ = await client.put(registered["presigned_url"])
-
+async def test_a_registration_whose_put_never_comes_is_reported_after_its_url_expired(client, sandbox, tmp_path):
+    registered = await client.register()
+    assert await client.finalize() == (200, {"status": "pending"})
+    with closing(sqlite3.connect(tmp_path / "bridge.db", timeout=60)) as ledger, ledger:
+        ledger.execute("UPDATE submissions SET expires_at = 0, given_up_at = 0")  # instead of six minutes
+    status, text, _ = await client.put(registered["presigned_url"])
     assert (status, error_of(text)) == (403, ("AccessDenied", "Request has expired"))
     assert "<ServerTime>" in text
+
+    await until(lambda: _uploads(sandbox) == [(0, NEVER_UPLOADED)])
+    assert (await client.finalized())["reports"][0]["deliveries"][0]["state"] == "dead"
 
 
 def _uploads(sandbox):
