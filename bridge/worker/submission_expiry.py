@@ -7,13 +7,14 @@ from dataclasses import dataclass
 import structlog
 
 from bridge.clock import Clock
-from bridge.domain.clock_trust import Verdict, trusting
+from bridge.domain.clock_trust import ClockState, Verdict, trusting
 from bridge.domain.instants import SECOND, Duration
 from bridge.errors import BridgeError
 from bridge.store.engine.base import Database
 from bridge.store.submissions import EXPIRED_LIMIT, fail_expired, next_expiry
 
 INTERVAL_US = Duration(5 * SECOND)  # URLs are valid for minutes
+UNSUSPECTED = frozenset({ClockState.TRUSTED, ClockState.UNPROVEN})
 
 log = structlog.get_logger(__name__)
 
@@ -22,7 +23,7 @@ log = structlog.get_logger(__name__)
 class SubmissionExpiry:
     """One loop that gives registered uploads up; `wake` wakes the dispatchers, which then report them to TestNod.
 
-    A clock that is in doubt gives nothing up: the client may still have time.
+    A clock against which a sign speaks gives nothing up: the client may still have time.
     """
 
     database: Database
@@ -43,7 +44,7 @@ class SubmissionExpiry:
 
     async def expire(self) -> None:
         """Give up every registered upload whose time is over."""
-        while not self.clock_verdict().doubted:
+        while self.clock_verdict().state in UNSUSPECTED:
             at = await self.database.read(next_expiry)
             if at is None or at > self.database.now():
                 return

@@ -1,11 +1,13 @@
 """Submitted builds through the real worker and ledger: days of a clock that the play moves."""
 
+from dataclasses import replace
 from hashlib import sha256
 
 import pytest
 from sqlalchemy import select
 
 from bridge.domain.build import EndReason, SubmittedRun
+from bridge.domain.clock_trust import ClockState, Verdict
 from bridge.domain.code_check.models import CodeCheckRules
 from bridge.domain.intake import AcceptedUpload, UploadMetadata
 from bridge.domain.routing import ResultSuite, Route
@@ -127,6 +129,15 @@ async def test_a_file_that_never_comes_is_reported_and_the_run_is_finalized(play
     assert (play.outside.failures, play.outside.finalized) == ([NEVER_UPLOADED], {"ci-7"})
     assert sorted(await play.states()) == ["dead", "delivered"]
     assert play.outside.stored == 1
+
+
+@pytest.mark.parametrize(("state", "failures"), [(ClockState.SUSPECT, []), (ClockState.UNPROVEN, [NEVER_UPLOADED])])
+async def test_a_clock_against_which_a_sign_speaks_gives_no_upload_up(play, state, failures):
+    await registered(play)
+    play.clock.advance(URL_LIFETIME + LATE_PUT)
+    await replace(expiry(play), clock_verdict=lambda: Verdict(state=state)).expire()
+    await play.until(play.clock.now() + MINUTE)
+    assert play.outside.failures == failures
 
 
 async def test_a_failure_is_reported_once_also_while_testnod_is_away(play):
