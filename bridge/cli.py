@@ -387,8 +387,10 @@ def migrate(file: File = None, config: Config = DEFAULT_CONFIG) -> None:
 
 @app.command(rich_help_panel=RUN)
 def why(
-    job_id: Annotated[str, typer.Argument(metavar="JOB", help="The job_id of the build task.", show_default=False)],
-    build_no: Annotated[str, typer.Argument(metavar="NO", help="Its build_no, INCREASENUM.", show_default=False)],
+    job_id: Annotated[
+        str, typer.Argument(metavar="JOB", help="A build task's job_id, or a route.", show_default=False)
+    ],
+    build_no: Annotated[str, typer.Argument(metavar="NO", help="INCREASENUM, or a build_id.", show_default=False)],
     config: Config = DEFAULT_CONFIG,
 ) -> None:
     """Explain why a build is, or is not, in TestNod: status, cause and what to do.
@@ -396,13 +398,12 @@ def why(
     Asks the running gateway. If none is running, it reads the ledger.
     """
     from bridge.commands.why import print_why
-    from bridge.server.http.requests import read_parameters
+    from bridge.server.http.requests import read_build_name
 
     try:
-        parameters = read_parameters({"job_id": job_id, "build_no": build_no})
+        print_why(config, read_build_name({"job_id": job_id, "build_no": build_no}))
     except BadParameter as error:  # the same message as an upload gets
         raise typer.BadParameter(str(error)) from None
-    print_why(config, parameters.job_id, parameters.build_no)
 
 
 Which = Annotated[

@@ -16,6 +16,7 @@ from bridge.app.config_mapping import (
     to_credentials,
     to_endpoints,
     to_policy,
+    to_project_tokens,
     to_proxy_policy,
     to_upload_limits,
 )
@@ -37,6 +38,8 @@ from bridge.server.http.requests import read_networks
 from bridge.server.proxy.forwarder import Forwarder
 from bridge.server.proxy.handler import ProxyHandler
 from bridge.server.proxy.report_summary import LocalReportSummaries
+from bridge.server.submission.api import SubmissionHandler
+from bridge.server.submission.storage import Storage
 from bridge.server.upload.handler import UploadHandler
 from bridge.server.upload.resender import QuarantineResender
 from bridge.server.webhook import WebhookHandler
@@ -168,6 +171,27 @@ async def _server_config(
             reserve_space=readiness.space.reserve,
             metrics=resources.metrics,
             unproven=resources.unproven_bodies,
+            memory=resources.decompression_memory,
+        ),
+        submission=SubmissionHandler(
+            database=resources.database,
+            tokens=to_project_tokens(settings, policy.routes, resources.clock),
+            accept=resources.accept,
+            admit=readiness.require_ready,
+            trusted_proxies=read_networks(settings.server.trusted_proxies),
+            behind_tls_proxy=settings.server.behind_tls_proxy,
+        ),
+        storage=Storage(
+            database=resources.database,
+            routes=policy.routes,
+            limits=limits,
+            spool=resources.spool,
+            pool=resources.validation,
+            quarantine=resources.quarantine,
+            accept=resources.accept,
+            admit=readiness.require_ready,
+            reserve_space=readiness.space.reserve,
+            metrics=resources.metrics,
             memory=resources.decompression_memory,
         ),
         build_status=BuildStatusHandler(database=resources.database, authenticator=authenticator),

@@ -1,5 +1,6 @@
 """Maps the settings to the options of each component."""
 
+from collections.abc import Sequence
 from datetime import timedelta
 from fnmatch import fnmatchcase
 
@@ -14,6 +15,7 @@ from bridge.clock import Clock
 from bridge.domain.callers import (
     IAM_NAME_PREFIX,
     OPEN_CALLER,
+    PROJECT_NAME_PREFIX,
     AccessKey,
     AuthScheme,
     Caller,
@@ -39,6 +41,7 @@ from bridge.server.http.requests import read_networks
 from bridge.server.http.tls import Certificate
 from bridge.server.proxy.authorization import ProxyPolicy
 from bridge.server.proxy.request_target import Upstream
+from bridge.server.submission.project_tokens import ProjectTokens
 from bridge.server.upload.file_store import UploadLimits
 from bridge.settings import Settings
 from bridge.settings.model import CodeCheckSettings, KeySettings, RouteSettings, TokenSettings, UserSettings
@@ -239,14 +242,6 @@ def to_authenticator(
     `lockout` (of keys) and `iam_verdicts` (valid tokens) survive a reload.
     """
     callers = settings.callers
-    credentials = [
-        Credential(
-            hash=token.digest,
-            caller=_caller(AuthScheme.TOKEN, token),
-            expires_at=_expires_at(token),
-        )
-        for token in callers.tokens
-    ]
     keys = [
         AccessKey(
             access_key=key.access_key.get_secret_value(),
@@ -259,7 +254,7 @@ def to_authenticator(
     secrets = [*settings.admin.token, *settings.admin.viewer_token, *settings.webhook.secret]
     secrets += [route.project_token for route in settings.routes]
     return Authenticator(
-        credentials if "token" in callers.auth else [],
+        _token_credentials(settings),
         now=clock.now,
         iam=_iam_tokens(settings, iam, clock, iam_verdicts) if iam is not None and "iam" in callers.auth else None,
         signatures=SignatureVerifier(keys, now=clock.now, lockout=lockout, record_use=record_use)
@@ -270,11 +265,38 @@ def to_authenticator(
     )
 
 
+def to_project_tokens(settings: Settings, routes: Sequence[Route], clock: Clock) -> ProjectTokens:
+    """Return who may use TestNod's submission API: callers with a token, and who has the project token of a route."""
+    by_token: dict[str, list[str]] = {}
+    for route in settings.routes:
+        by_token.setdefault(route.project_token.get_secret_value(), []).append(route.name)
+    projects = [
+        Credential(hash=hash_token(token), caller=_project_caller(names)) for token, names in by_token.items() if token
+    ]
+    return ProjectTokens([*_token_credentials(settings), *projects], routes, now=clock.now)
+
+
+def _token_credentials(settings: Settings) -> list[Credential]:
+    callers = settings.callers
+    tokens = callers.tokens if "token" in callers.auth else []
+    return [
+        Credential(hash=token.digest, caller=_caller(AuthScheme.TOKEN, token), expires_at=_expires_at(token))
+        for token in tokens
+    ]
+
+
+def _project_caller(routes: list[str]) -> Caller:
+    name = f"{PROJECT_NAME_PREFIX}{routes[0]}"
+    return Caller(scheme=AuthScheme.TOKEN, name=name, routes=tuple(routes), scopes=frozenset({"upload"}))
+
+
 def routes_of(settings: Settings, caller: str) -> tuple[str, ...] | None:
     """Return the routes that the caller of this name may use: None for all, none if it is no longer in the settings."""
     known = {OPEN_CALLER.name: OPEN_CALLER.routes}
     known |= {token.name: token.routes or None for token in settings.callers.tokens}
     known |= {key.name: key.routes or None for key in settings.callers.keys}
+    if caller.startswith(PROJECT_NAME_PREFIX):
+        return (caller.removeprefix(PROJECT_NAME_PREFIX),)
     if not caller.startswith(IAM_NAME_PREFIX):
         return known.get(caller, ())
     users = settings.callers.users or [UserSettings(name="*")]

@@ -48,6 +48,7 @@ from bridge.store.leases import PollRequest, request_poll
 from bridge.store.ledger import open_ledger
 from bridge.store.operator_actions import Actor, record_action
 from bridge.store.restore_pause import pause_ledger, paused_since
+from bridge.store.submissions import accept_submitted
 from bridge.store.uploads import accept
 from bridge.telemetry.metrics import Metrics
 from bridge.worker.background_tasks import Supervisor
@@ -57,6 +58,7 @@ from bridge.worker.clock_skew import ClockSkewMonitor, LedgerClockCheck
 from bridge.worker.dispatcher import Dispatcher
 from bridge.worker.own_faults import OwnFaults
 from bridge.worker.status_poller import StatusPoller
+from bridge.worker.submission_expiry import SubmissionExpiry
 
 if TYPE_CHECKING:
     from bridge.store.engine.notifications import Notifier
@@ -226,6 +228,14 @@ class Gateway:
         self.supervisor.add("circuit_probe", CircuitProber(lambda: self._config.worker).run)
         self.supervisor.add("cleanup", cleanup.run)
         self.supervisor.add("clock_skew", clock_skew.run)
+        expiry = SubmissionExpiry(
+            database=self.database,
+            clock=self.clock,
+            stopping=stopping,
+            clock_verdict=resources.clock_check.check,
+            wake=self._wake_dispatchers,
+        )
+        self.supervisor.add("submission_expiry", expiry.run)
         self._poller = StatusPoller(lambda: self._config.worker, resources.poller, self._wake_dispatchers)
         self.supervisor.add("status_poller", self._poller.run)
         if self._certificate is not None:
@@ -313,7 +323,8 @@ class Gateway:
         """Commit an upload and wake the dispatcher."""
         if upload.targets != self._targets:
             upload = replace(upload, targets=self._targets)
-        receipt = await self.database.write(accept, upload, upload.body_size)
+        function = accept_submitted if isinstance(upload.build_no, str) else accept
+        receipt = await self.database.write(function, upload, upload.body_size)
         self._wake_dispatchers()
         return receipt
 

@@ -11,6 +11,9 @@ from bridge.domain.code_check.models import CodeCheckState
 from bridge.domain.instants import EPOCH, ZERO, Duration, Instant
 from bridge.domain.result_mismatch import MismatchKind
 
+BuildNo = int | str
+"""What tells the builds of a job apart: CodeArts' number, or as text the build_id of a submitted build."""
+
 
 class BuildState(StrEnum):
     """How far a build is."""
@@ -113,6 +116,17 @@ class UploadMetadata:
             project_id=self.project_id or other.project_id,
             job_name=self.job_name or other.job_name,
         )
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SubmittedRun:
+    """What the first registration through TestNod's API stated of a run; empty values were not stated."""
+
+    build_id: str
+    branch: str = ""
+    commit: str = ""
+    run_url: str = ""
+    tags: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -229,6 +243,7 @@ class Report:
     skipped: int = 0
     suite_errors: int = 0  # suites with errors outside any test, which TestNod does not show
     generated: bool = False  # by the bridge itself
+    failure: str | None = None  # why its file never came: TestNod is sent this reason, and no file
 
     def may_go_to(self, route: str) -> bool:
         """Return whether the caller may use `route`."""
@@ -259,11 +274,11 @@ class Run:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Build:
-    """One run of a CodeArts build task and everything that the ledger has of it."""
+    """One run of a CodeArts build task, or one submitted build, and everything that the ledger has of it."""
 
     id: int
-    job_id: str
-    build_no: int
+    job_id: str  # of a submitted build: its route
+    build_no: BuildNo
     state: BuildState
     fencing_token: int  # of the lease under which this was read
     report_seq: int  # raised whenever something may have to be finalized
@@ -272,7 +287,9 @@ class Build:
     last_report_at: Instant
     upload_metadata: UploadMetadata  # of callers that may use any route
     bound_metadata: tuple[BoundMetadata, ...] = ()
-    complete_at: Instant | None = None  # an upload had complete=true
+    submitted: SubmittedRun | None = None  # uploaded through TestNod's API; CodeArts has no such build
+    awaits_files: bool = False  # files were registered through TestNod's API whose PUTs may still come
+    complete_at: Instant | None = None  # an upload had complete=true, or finalize was called
     complete_routes: tuple[str, ...] | None = None  # that the callers of such uploads may use; None: any
     poll_requested_at: Instant | None = None  # when a webhook last asked for a poll
     ended_at: Instant | None = None
@@ -320,6 +337,13 @@ class Build:
     reports: Mapping[int, Report] = field(default_factory=dict)
     deliveries: Mapping[int, Delivery] = field(default_factory=dict)
     registrations: Mapping[int, Registration] = field(default_factory=dict)
+
+    @property
+    def number(self) -> int:
+        """Return the number that CodeArts counts; raise TypeError for a submitted build, which has none."""
+        if isinstance(self.build_no, str):
+            raise TypeError(f"build {self.build_no} is not of CodeArts")
+        return self.build_no
 
     @property
     def own_reports(self) -> list[Report]:

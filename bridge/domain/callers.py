@@ -17,6 +17,10 @@ IAM_NAME_PREFIX = "iam:"
 """Prefix of the names of IAM users, so that none can have the name of a token or key of the bridge."""
 
 
+PROJECT_NAME_PREFIX = "project:"
+"""Prefix of the names of callers that have the project token of a route, before the name of the route."""
+
+
 class AuthScheme(StrEnum):
     """How a caller was authenticated."""
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
-from bridge.domain.build import Build, DeliveryTarget, UploadMetadata
+from bridge.domain.build import Build, BuildNo, DeliveryTarget, SubmittedRun, UploadMetadata
 from bridge.domain.instants import Duration, Instant
 from bridge.domain.junit.result import NO_HIGHLIGHTS, Highlights, TestCounts
 
@@ -38,6 +38,7 @@ class NewReport:
     blob: str | None = None
     case_digest: bytes = b""  # of its cases (domain/junit/case_digest.py); empty: there is none
     dedupe_key: bytes | None = None  # if only the key is known, and the name only escaped and cut
+    failure: str | None = None  # why its file never came (Report.failure)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -71,7 +72,7 @@ class AcceptedUpload:
     """One upload request after validation."""
 
     job_id: str
-    build_no: int
+    build_no: BuildNo
     upload_metadata: UploadMetadata
     complete: bool
     caller: str  # empty: not proven, so the upload has nothing but a rejection
@@ -83,6 +84,8 @@ class AcceptedUpload:
     targets: tuple[DeliveryTarget, ...] = (DeliveryTarget.TESTNOD,)  # of its reports
     is_foreign: bool = False  # the caller may not upload for the job, so the upload has nothing but a rejection
     forbidden_routes: frozenset[str] = frozenset()  # a build of one of these takes nothing of the upload
+    submitted: SubmittedRun | None = None  # of a registration through TestNod's API
+    submission_id: int | None = None  # the registered upload whose file this is, or whose file never came
 
     @property
     def body_size(self) -> int:

@@ -26,7 +26,7 @@ from bridge.domain.lifecycle.time_transitions import (
     revert_inferred_end,
 )
 from bridge.domain.lifecycle.upload import due_uploads
-from bridge.domain.policy import Policy
+from bridge.domain.policy import Policy, policy_of_submitted
 from bridge.domain.steps import Apply, Execute, Probe, Step, Wait
 
 TRANSITIONS = (
@@ -50,6 +50,8 @@ def plan(build: Build, now: Instant, policy: Policy, breakers: CircuitBreakers) 
     """Return the one next step of `build`."""
     if paused := breakers.paused_reason:
         return Wait(until=after(now, policy.retry_max_delay), waiting_on=RESTORE_PAUSE, blocked_reason=paused)
+    if build.submitted is not None:
+        policy = policy_of_submitted(policy)
     context = PlanContext(build, now, policy, breakers)
     if pause := _route_pause(context):
         return pause

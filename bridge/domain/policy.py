@@ -1,9 +1,10 @@
 """The settings that the life of a build depends on, as `plan` needs them."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import lru_cache
 
 from bridge.domain.instants import MINUTE, Duration
-from bridge.domain.routing import Route
+from bridge.domain.routing import ResultSuite, Route
 
 RECORD_TIMEOUT = MINUTE
 """How long the first register waits for record-info: a longer wait would delay reports that are at hand."""
@@ -32,3 +33,15 @@ class Policy:
     max_put_duration: Duration
     replace_stuck_runs: bool = True
     record_timeout: Duration = RECORD_TIMEOUT
+
+
+@lru_cache(maxsize=4)
+def policy_of_submitted(policy: Policy) -> Policy:
+    """Return the policy for builds that were uploaded through TestNod's API.
+
+    CodeArts has no such build, so nothing of it is asked, fetched or mirrored. It ends with the caller's finalize; one
+    that is never finalized ends after `polling.max_age`, because TestNod itself would wait for it without end.
+    """
+    routes = (replace(each, mirror=False, code_check=None, result_suite=ResultSuite.OFF) for each in policy.routes)
+    never_idle = Duration(policy.max_age + 1)
+    return replace(policy, has_codearts=False, idle_timeout=never_idle, routes=tuple(routes))

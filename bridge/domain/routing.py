@@ -10,7 +10,7 @@ from enum import Enum, StrEnum
 from fnmatch import fnmatchcase
 from urllib.parse import quote
 
-from bridge.domain.build import Build, BuildRecord, DeliveryTarget, RunParameters, UploadMetadata
+from bridge.domain.build import Build, BuildNo, BuildRecord, DeliveryTarget, RunParameters, UploadMetadata
 from bridge.domain.code_check.models import CodeCheckRules
 from bridge.domain.instants import Instant
 from bridge.domain.junit.rewrite_rules import RewriteRule
@@ -91,11 +91,12 @@ class Route:
 class RoutingKeys:
     """What is known of a build when its route is matched; None: not known (yet)."""
 
-    job_id: str
+    job_id: str | None
     project_id: str | None = None
     repo: str | None = None
     branch: str | None = None
     job_name: str | None = None
+    route: str | None = None  # of a submitted build: the token of its first registration decided
 
 
 class _Match(Enum):
@@ -121,8 +122,15 @@ def match_route(routes: Sequence[Route], keys: RoutingKeys) -> Route | None:
     return next((route for route in routes if _match(route, keys) is _Match.YES), None)
 
 
+def keys_of_upload(job_id: str, build_no: BuildNo) -> RoutingKeys:
+    """Return what is known of the build of an upload when it arrives."""
+    return RoutingKeys(job_id=job_id, route=job_id if isinstance(build_no, str) else None)
+
+
 def routing_keys_of(build: Build, stated: UploadMetadata = NOTHING_STATED) -> RoutingKeys:
     """Return what CodeArts' record has of a build, and what uploads `stated` in place of what it lacks."""
+    if build.submitted is not None:
+        return keys_of_upload(build.job_id, build.build_no)
     record = build.record or BuildRecord()
     return RoutingKeys(
         job_id=build.job_id,
@@ -217,6 +225,8 @@ def possible_routes(routes: Sequence[Route], build: Build) -> list[str]:
 
 
 def _match(route: Route, keys: RoutingKeys) -> _Match:
+    if keys.route is not None:
+        return _Match.YES if route.name == keys.route else _Match.NO
     pairs = (
         (route.job_id, keys.job_id),
         (route.project_id, keys.project_id),
@@ -252,6 +262,16 @@ def render(template: str, values: Mapping[str, str | int | None]) -> str:
 
 def choose_run_parameters(route: Route, build: Build, now: Instant) -> RunParameters:
     """Return the parameters of every run of `build` under `route`, chosen at `now`."""
+    if (submitted := build.submitted) is not None:
+        return RunParameters(
+            route=route.name,
+            build_id=submitted.build_id,
+            tags=submitted.tags or route.tags,
+            run_url=submitted.run_url,
+            branch=submitted.branch or None,
+            commit=submitted.commit or None,
+            chosen_at=now,
+        )
     record, stated = build.record or BuildRecord(), stated_metadata(build, route.name)
     branch, commit = record.branch or stated.branch, record.commit or stated.commit
     values: dict[str, str | int | None] = {

@@ -6,6 +6,7 @@ from enum import StrEnum
 
 from bridge.domain.build import (
     Build,
+    BuildNo,
     BuildState,
     Delivery,
     DeliveryState,
@@ -84,7 +85,7 @@ SEND_COMMAND = "curl -X POST {url}/api/v1/rejections/{id}/send"
 def why(  # noqa: PLR0913 -- everything that it explains
     *,
     job_id: str,
-    build_no: int,
+    build_no: BuildNo,
     build: Build | None,
     rejections: Sequence[Rejection],
     breakers: CircuitBreakers,
@@ -99,8 +100,10 @@ def why(  # noqa: PLR0913 -- everything that it explains
     `leased` is whether a worker has the build now, so that its calls may be running. `send_command` sends the
     quarantined file of the rejection `{id}`.
     """
-    subject = f"build {build_no} of job {job_id}"
-    if build is None or not build.reports:
+    subject = f"build {build_no} of {'route' if isinstance(build_no, str) else 'job'} {job_id}"
+    if build is not None and build.submitted is not None and not build.reports and not rejections:
+        answer = _without_files(subject, build)
+    elif build is None or not build.reports:
         answer = _without_reports(subject, rejections, breakers, now, polled, send_command)
     else:
         left = unresolved(build, rejections)
@@ -146,6 +149,17 @@ def blocked_now(
 
 
 # -- builds without an accepted report -----------------------------------------------------------------------------
+
+
+def _without_files(subject: str, build: Build) -> WhyAnswer:
+    """Return the answer for a submitted build of which no file has come yet."""
+    if build.awaits_files:
+        cause, action = "the files that CI has registered have not come yet", "wait until their URLs expire"
+    else:
+        cause, action = "no registered file has come", "look for the upload in the log of the build"
+    return WhyAnswer(
+        case=WhyCase.NEVER_UPLOADED, status=f"{capital(subject)} has no report yet", cause=cause, action=action
+    )
 
 
 def _without_reports(
@@ -492,7 +506,7 @@ def _wait_in_queue(build: Build) -> DeliveryWait | None:
 def _wait_for_record(build: Build, breakers: CircuitBreakers, now: Instant) -> DeliveryWait | None:
     """Return what delays record-info while the first register still waits for it."""
     until = after(build.accepted_at, RECORD_TIMEOUT)
-    if build.run_parameters is not None or build.described_at is not None:
+    if build.run_parameters is not None or build.described_at is not None or build.submitted is not None:
         return None
     patience = f"and is waited for at most {span(between(now, until))} more"
     if now >= until:
@@ -541,6 +555,10 @@ def _unsettled(build: Build, delivery: Delivery) -> list[Registration]:
 
 def finalize_wait(build: Build, breakers: CircuitBreakers, now: Instant) -> str:
     """Return what the run of a `build` that is delivered but not finalized waits for."""
+    if build.state is BuildState.OPEN and build.submitted is not None:
+        return "the run is finalized when CI calls finalize for its build_id, which it has not done yet"
+    if build.awaits_files:
+        return "the run is finalized when the files that CI has registered have come, or their URLs have expired"
     if build.state is BuildState.OPEN:
         return f"the run is finalized when the build has ended, {_last_poll(build, breakers, now)}"
     breaker = breakers.open_breaker(TESTNOD)
@@ -552,7 +570,7 @@ def finalize_wait(build: Build, breakers: CircuitBreakers, now: Instant) -> str:
         failing = lasting(between(build.finalize_failing_since, now))
         return f"finalize has been failing {failing} ({clause_or_unknown(build.last_error)})"
     polled = (build.polled_at or EPOCH) > (build.ended_at or EPOCH)
-    if result_is_missing(build) and (polled or breakers.open_breaker(CODEARTS)):
+    if build.submitted is None and result_is_missing(build) and (polled or breakers.open_breaker(CODEARTS)):
         return f"the run is finalized when CodeArts has the result of the build, {_last_poll(build, breakers, now)}"
     result = f" with {clause_or_unknown(build.build_result)}" if build.build_result else ""
     return (

@@ -17,11 +17,13 @@ from bridge.server.config import ServerConfig
 from bridge.server.health import Readiness
 from bridge.server.http.requests import UPLOAD_PATH, claimed_build, forwarded, handle_expect, resembles_upload_path
 from bridge.server.http.responses import handle_errors, quote_for_display
+from bridge.server.submission.addresses import FILE_PATH
+from bridge.server.submission.api import API_PATH
 from bridge.server.webhook import WEBHOOK_PATH
 
 UPLOAD_SCRIPT_PATH: Final = "/upload.sh"
 ANY_PATH = "/{path:.*}"
-OWN_PATHS = ("/bridge/{path:.*}", "/hooks/{path:.*}")
+OWN_PATHS = ("/bridge/{path:.*}", "/hooks/{path:.*}", "/integrations/{path:.*}")
 """CodeArts has nothing below these, so a mistyped path of the bridge gets 404 and is never forwarded."""
 
 
@@ -32,14 +34,23 @@ def server_app(config: Callable[[], ServerConfig], readiness: Readiness) -> web.
     for path in (UPLOAD_PATH, f"{UPLOAD_PATH}/"):  # some servers ignore a final slash
         app.router.add_post(path, handlers.upload, expect_handler=handle_expect)
         app.router.add_route("*", path, handlers.reject_method, expect_handler=handle_expect)
+    for call, handler in (
+        ("upload", handlers.register),
+        ("finalize", handlers.finalize),
+        ("upload_failed", handlers.upload_failed),
+    ):
+        app.router.add_post(f"{API_PATH}/{call}", handler, expect_handler=handle_expect)
+        app.router.add_route("*", f"{API_PATH}/{call}", _only("POST"), expect_handler=handle_expect)
+    app.router.add_put(f"{FILE_PATH}/{{id}}", handlers.put_file, expect_handler=handle_expect)
+    app.router.add_route("*", f"{FILE_PATH}/{{id}}", handlers.reject_file, expect_handler=handle_expect)
     app.router.add_route("*", WEBHOOK_PATH, handlers.receive_notice, expect_handler=handle_expect)
-    for path, handler in (
+    for path, shows in (
         (STATUS_PATH, handlers.show_status),
         ("/livez", readiness.livez),
         ("/readyz", readiness.readyz_status),
         (UPLOAD_SCRIPT_PATH, _serving(read_upload_script())),
     ):
-        app.router.add_get(path, handler, expect_handler=handle_expect)
+        app.router.add_get(path, shows, expect_handler=handle_expect)
         app.router.add_route("*", path, _only("GET", "HEAD"), expect_handler=handle_expect)
     for path in OWN_PATHS:
         app.router.add_route("*", path, handlers.reject_path, expect_handler=handle_expect)
@@ -55,6 +66,21 @@ class _Handlers:
 
     async def upload(self, request: web.Request) -> web.StreamResponse:
         return await self._config().upload.upload(request)
+
+    async def register(self, request: web.Request) -> web.StreamResponse:
+        return await self._config().submission.register(request)
+
+    async def finalize(self, request: web.Request) -> web.StreamResponse:
+        return await self._config().submission.finalize(request)
+
+    async def upload_failed(self, request: web.Request) -> web.StreamResponse:
+        return await self._config().submission.upload_failed(request)
+
+    async def put_file(self, request: web.Request) -> web.StreamResponse:
+        return await self._config().storage.put(request)
+
+    async def reject_file(self, request: web.Request) -> web.StreamResponse:
+        return await self._config().storage.reject_method(request)
 
     async def show_status(self, request: web.Request) -> web.StreamResponse:
         return await self._config().build_status.show(request)

@@ -5,7 +5,7 @@ from aiohttp import web
 from bridge.domain.callers import Caller
 from bridge.errors import NotFound
 from bridge.server.auth.authenticator import Authenticator, require
-from bridge.server.http.requests import read_parameters
+from bridge.server.http.requests import read_build_name
 from bridge.server.http.responses import large_json_response
 from bridge.store.api_types import BuildView
 from bridge.store.engine.base import Database
@@ -25,8 +25,9 @@ class BuildStatusHandler:
         """Return the build object, or 404 if the caller may not see the build."""
         caller = await self._authenticator.identify_caller(request)
         require(caller, "status")
-        wanted = read_parameters(request.match_info)
+        wanted = read_build_name(request.match_info)
         found = await self._database.read(find_build, wanted.job_id, wanted.build_no)
+        wanted.require(found=found is not None)
         build = visible_to(caller, found) if found else None
         if build is None:
             raise NotFound(

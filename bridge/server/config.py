@@ -9,6 +9,8 @@ from bridge.server.admin.access import AdminAccess
 from bridge.server.build_status import BuildStatusHandler
 from bridge.server.http.requests import Network
 from bridge.server.proxy.handler import ProxyHandler
+from bridge.server.submission.api import SubmissionHandler
+from bridge.server.submission.storage import Storage
 from bridge.server.upload.handler import UploadHandler
 from bridge.server.upload.resender import QuarantineResender
 from bridge.server.webhook import WebhookHandler
@@ -19,6 +21,8 @@ class ServerConfig:
     """The handlers, and what the admin API uses."""
 
     upload: UploadHandler
+    submission: SubmissionHandler
+    storage: Storage  # of the files of submissions
     build_status: BuildStatusHandler
     webhook: WebhookHandler
     proxy: ProxyHandler | None  # None: other paths of CodeArts are answered 404

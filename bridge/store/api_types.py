@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TypedDict
 
 from bridge.domain.attempts import KEPT_ATTEMPTS, OF_BUILD, Attempt, attempts_of_registration
-from bridge.domain.build import UNSETTLED, BuildState, DeliveryState, DeliveryTarget, RegistrationState
+from bridge.domain.build import UNSETTLED, BuildNo, BuildState, DeliveryState, DeliveryTarget, RegistrationState
 from bridge.domain.circuit_breaker import CircuitBreakers
 from bridge.domain.code_check.models import CodeCheckState
 from bridge.domain.intake import Rejection
@@ -158,8 +158,8 @@ class BuildView(TypedDict):
     """
 
     id: int | None
-    job_id: str
-    build_no: int
+    job_id: str  # of a build that came through TestNod's submission API: its route
+    build_no: BuildNo  # of such a build a text: its build_id, or a digest of it
     state: str
     stuck_reason: str | None
     blocked_reason: str | None
@@ -187,7 +187,7 @@ class BuildView(TypedDict):
 
 def build_view(build: BuildRow, rows: BuildRows, breakers: CircuitBreakers) -> BuildView:
     """Return the object of a build."""
-    run_parameters = build.run_parameters or {}
+    run_parameters = build.run_parameters or build.submitted or {}
     attempts = recent_attempts(rows.attempts, rows.registrations)
     pending = any(
         row.target == DeliveryTarget.TESTNOD and row.state == DeliveryState.PENDING and row.blocked_since is None
@@ -202,7 +202,7 @@ def build_view(build: BuildRow, rows: BuildRows, breakers: CircuitBreakers) -> B
         "blocked_reason": blocked_now(
             build.blocked_reason, BuildState(build.state), build.route, breakers, pending=pending
         ),
-        "route": build.route or None,
+        "route": build.route or (build.job_id if build.submitted else None),
         "build_result": build.build_result or None,
         "result_mismatch": _result_mismatch(build, rows),
         "end_reason": build.end_reason,
@@ -247,7 +247,7 @@ def may_go_to(report: ReportRow, route: str) -> bool:
     return not route or report.caller_routes is None or route in report.caller_routes
 
 
-def rejected_upload_view(job_id: str, build_no: int, rejections: Sequence[Rejection]) -> BuildView:
+def rejected_upload_view(job_id: str, build_no: BuildNo, rejections: Sequence[Rejection]) -> BuildView:
     """Return the object of a build without a row, because none of its uploads was accepted."""
     return {
         "id": None,

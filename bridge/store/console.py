@@ -10,7 +10,7 @@ from typing import Any, Final
 from sqlalchemy import ColumnElement, Connection, Table, and_, case, func, null, select, true
 
 from bridge.domain.attempts import Attempt
-from bridge.domain.build import BuildState, DeliveryState, DeliveryTarget
+from bridge.domain.build import BuildNo, BuildState, DeliveryState, DeliveryTarget
 from bridge.domain.instants import DAY, HOUR, MINUTE
 from bridge.domain.intake import Rejection
 from bridge.store import row_mapping
@@ -241,7 +241,7 @@ def _summary(row: BuildRow, totals: Any, states: Any) -> BuildSummary:
     )
 
 
-def build_details(connection: Connection, job_id: str, build_no: int) -> BuildDetails | None:
+def build_details(connection: Connection, job_id: str, build_no: BuildNo) -> BuildDetails | None:
     """Return a build with all its rows; None if no upload of it was accepted."""
     found, _ = builds_page(connection, BuildsQuery(job_id=job_id, build_no=build_no, limit=1))
     if not found:
@@ -258,8 +258,10 @@ def build_details(connection: Connection, job_id: str, build_no: int) -> BuildDe
     )
 
 
-def neighbors(connection: Connection, job_id: str, build_no: int) -> tuple[int | None, int | None]:
-    """Return the numbers of the builds of the job before and after this one."""
+def neighbors(connection: Connection, job_id: str, build_no: BuildNo) -> tuple[int | None, int | None]:
+    """Return the numbers of the builds of the job before and after this one; submitted builds have none."""
+    if isinstance(build_no, str):
+        return None, None
     of_job = builds.c.job_id == job_id
     newest = select(builds.c.build_no).where(of_job).order_by(builds.c.id.desc()).limit(1_000).subquery()
     before = select(func.max(newest.c.build_no)).where(newest.c.build_no < build_no)

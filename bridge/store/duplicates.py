@@ -10,11 +10,16 @@ from typing import Any, Final, NamedTuple
 
 from sqlalchemy import Connection, Update, bindparam, select, update
 
-from bridge.domain.build import DeliveryState, DeliveryTarget
+from bridge.domain.build import BuildNo, DeliveryState, DeliveryTarget
 from bridge.store.schema import deliveries, reports
 
 SOURCE: Final = "codearts"
 """The system that numbers the builds."""
+
+SUBMITTED: Final = "testnod"
+"""The source of submitted builds, which come through TestNod's API."""
+
+SOURCES: Final = (SOURCE, SUBMITTED)
 
 UPLOAD: Final = "upload"
 """The source of uploaded reports."""
@@ -29,9 +34,20 @@ ReportKey = tuple[int, bytes]
 """The unique key of a report: build id and dedupe key."""
 
 
-def build_key(job_id: str, build_no: int) -> str:
-    """Return the key of a CodeArts build: `{job_id}/{build_no}`."""
+def source_of(build_no: BuildNo) -> str:
+    """Return the source of a build."""
+    return SUBMITTED if isinstance(build_no, str) else SOURCE
+
+
+def build_key(job_id: str, build_no: BuildNo) -> str:
+    """Return the key of a build within its source: `{job_id}/{build_no}`."""
     return f"{job_id}/{build_no}"
+
+
+def build_of_key(source: str, key: str) -> tuple[str, BuildNo]:
+    """Return `job_id` and `build_no` of a key."""
+    job_id, _, build_no = key.rpartition("/")
+    return job_id, build_no if source == SUBMITTED else int(build_no)
 
 
 def dedupe_key(*, node_id: str, name: str, received_sha256: str, source: str = UPLOAD) -> bytes:
@@ -70,6 +86,7 @@ class NewReportRow(NamedTuple):
     request_id: str
     body: bytes | None
     blob: str | None
+    failure: str | None
 
 
 ReportRows = Mapping[ReportKey, NewReportRow]

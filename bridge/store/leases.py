@@ -194,8 +194,9 @@ def _claim(connection: Connection, now: int, claim: Claim, count: int) -> list[L
 def read_claimed(connection: Connection, leased: LeasedRow) -> LeasedBuild:
     """Return the build as it was claimed, with its other rows and the circuit breakers as they are now."""
     row = leased.row
+    queue, number = row.order
     *of_build, earlier_in_queue, breakers = CLAIMED.rows(
-        connection, {**_keys_of(row), "line": queue_of(row.job_id), "build_no": row.build_no}
+        connection, {**_keys_of(row), "line": queue_of(queue or ""), "build_no": number}
     )
     build = _with_rows(row, *of_build)
     if build.run_parameters is None and earlier_in_queue:

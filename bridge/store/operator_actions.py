@@ -307,10 +307,10 @@ def _record(connection: sa.Connection, now: int, actor: Actor, action: str, targ
 
 
 def _build_name(connection: sa.Connection, build_id: int) -> str:
-    row = connection.execute(sa.select(builds.c.job_id, builds.c.build_no).where(builds.c.id == build_id)).one_or_none()
+    row = connection.execute(sa.select(builds.c.key).where(builds.c.id == build_id)).one_or_none()
     if row is None:
         raise NotFound("The ledger has no build with this id. Look for it in /api/v1/builds.")
-    return f"build {row.job_id}/{row.build_no}"
+    return f"build {row.key}"
 
 
 def _require(connection: sa.Connection, table: sa.Table, row_id: int, what: str) -> None:

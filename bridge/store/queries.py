@@ -21,7 +21,7 @@ from sqlalchemy import (
     union_all,
 )
 
-from bridge.domain.build import Build, BuildState, DeliveryState, DeliveryTarget
+from bridge.domain.build import Build, BuildNo, BuildState, DeliveryState, DeliveryTarget
 from bridge.domain.circuit_breaker import CircuitBreakers
 from bridge.domain.intake import Rejection, explaining
 from bridge.domain.lifecycle.mirror import TestTotals
@@ -29,7 +29,7 @@ from bridge.store import row_mapping
 from bridge.store.api_types import BuildRows, BuildView, build_view, may_go_to, rejected_upload_view
 from bridge.store.attempts import attempts_of
 from bridge.store.circuit_breakers import all_breakers
-from bridge.store.duplicates import SOURCE, build_key
+from bridge.store.duplicates import SOURCE, build_key, source_of
 from bridge.store.mirror import TOTALS, to_totals
 from bridge.store.rejections import MAX_ID, rejections_by_key
 from bridge.store.schema import UNFINISHED_BUILD, UNFINISHED_DELIVERY, builds, deliveries, registrations, reports, runs
@@ -53,7 +53,7 @@ class BuildsQuery:
     """Filters of a page of builds; None matches any. `build_no` counts only together with `job_id`."""
 
     job_id: str | None = None
-    build_no: int | None = None
+    build_no: BuildNo | None = None
     state: BuildState | None = None
     route: str | None = None
     branch: str | None = None
@@ -152,7 +152,7 @@ def one_build(connection: Connection, build_id: int) -> BuildView | None:
     return next(iter(_views(connection, found)), None)
 
 
-def find_build(connection: Connection, job_id: str, build_no: int) -> BuildView | None:
+def find_build(connection: Connection, job_id: str, build_no: BuildNo) -> BuildView | None:
     """Return the build with this number, also if it has only rejections.
 
     Reports of callers that may not use its route are left out.
@@ -165,7 +165,7 @@ def find_build(connection: Connection, job_id: str, build_no: int) -> BuildView 
     return rejected_upload_view(job_id, build_no, rejections) if rejections else None
 
 
-def find_why(connection: Connection, job_id: str, build_no: int) -> WhyInputs:
+def find_why(connection: Connection, job_id: str, build_no: BuildNo) -> WhyInputs:
     """Return what explains why a build is, or is not, in TestNod."""
     found = _builds_of(connection, job_id, build_no)
     breakers = all_breakers(connection)
@@ -215,7 +215,7 @@ def _page(query: BuildsQuery, among: Sequence[int] | None = None) -> Select[Any]
     if among is not None:
         wanted.append(builds.c.id.in_(among))
     if query.job_id is not None and query.build_no is not None:
-        wanted += [builds.c.source == SOURCE, builds.c.key == build_key(query.job_id, query.build_no)]
+        wanted += _is_build(query.job_id, query.build_no)
     elif query.job_id is not None:
         wanted.append(builds.c.job_id == query.job_id)
     if query.state is not None:
@@ -298,12 +298,15 @@ def _builds(connection: Connection, query: Select[Any]) -> list[row_mapping.Buil
     return [row_mapping.BuildRow._make(row) for row in connection.execute(query)]
 
 
-def _builds_of(connection: Connection, job_id: str, build_no: int) -> list[row_mapping.BuildRow]:
-    where = (builds.c.source == SOURCE, builds.c.key == build_key(job_id, build_no))
-    return _builds(connection, select(*row_mapping.BUILD_COLUMNS).where(*where))
+def _is_build(job_id: str, build_no: BuildNo) -> tuple[ColumnElement[bool], ...]:
+    return (builds.c.source == source_of(build_no), builds.c.key == build_key(job_id, build_no))
 
 
-def _rejections_of(connection: Connection, job_id: str, build_no: int) -> list[Rejection]:
+def _builds_of(connection: Connection, job_id: str, build_no: BuildNo) -> list[row_mapping.BuildRow]:
+    return _builds(connection, select(*row_mapping.BUILD_COLUMNS).where(*_is_build(job_id, build_no)))
+
+
+def _rejections_of(connection: Connection, job_id: str, build_no: BuildNo) -> list[Rejection]:
     key = build_key(job_id, build_no)
     return rejections_by_key(connection, {key: ""}).get(key, [])
 

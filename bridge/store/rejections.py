@@ -6,9 +6,9 @@ from typing import Any, Final, NamedTuple
 
 from sqlalchemy import ColumnElement, Connection, Row, and_, delete, func, literal_column, select, update
 
-from bridge.domain.build import UploadMetadata
+from bridge.domain.build import BuildNo, UploadMetadata
 from bridge.domain.intake import MAX_REJECTIONS, AcceptedUpload, NewRejection, QuarantinedFile, Rejection
-from bridge.store.duplicates import SOURCE, UPLOAD, build_key, dedupe_key
+from bridge.store.duplicates import SOURCES, UPLOAD, build_key, build_of_key, dedupe_key, source_of
 from bridge.store.row_mapping import shown_name, to_rejection
 from bridge.store.schema import rejections
 from bridge.store.sql_helpers import insert_new
@@ -28,6 +28,9 @@ the rejections of callers. They bring no bytes."""
 MAX_FOREIGN_OF_CALLER: Final = 200
 MAX_FOREIGN_OF_BUILD: Final = 10
 """Rejections of one caller that may not upload, or for jobs that no route of it takes. They bring no bytes either."""
+
+MAX_JOB_ID: Final = 32
+"""Characters of the column, in which only filters look for a job or, of submitted builds, a route."""
 
 DELETE_LIMIT: Final = 500
 """Rows that one upload deletes at most."""
@@ -72,12 +75,12 @@ def _record_upload(connection: Connection, now: int, upload: AcceptedUpload) -> 
         freed.append(_write(connection, row))
         if row["kept_until"] is not None:
             routes.add(row["route"])
-    key = build_key(upload.job_id, upload.build_no)
+    of_build = of_build_condition(upload.job_id, upload.build_no)
     if not upload.caller:
-        _delete_unproven(connection, key, upload.address)
+        _delete_unproven(connection, of_build, upload.address)
     elif upload.is_foreign:
-        _delete_foreign(connection, key, upload.caller)
-    freed += _delete_older(connection, key, upload.caller)
+        _delete_foreign(connection, of_build, upload.caller)
+    freed += _delete_older(connection, of_build, upload.caller)
     for route in sorted(routes):
         freed += _unlink_surplus(connection, route, upload.caller)
     return tuple(blob for blob in freed if blob is not None)
@@ -85,9 +88,9 @@ def _record_upload(connection: Connection, now: int, upload: AcceptedUpload) -> 
 
 def _row(upload: AcceptedUpload, rejection: NewRejection, now: int) -> dict[str, Any]:
     return {
-        "source": SOURCE,
+        "source": source_of(upload.build_no),
         "key": build_key(upload.job_id, upload.build_no),
-        "job_id": upload.job_id,
+        "job_id": upload.job_id if len(upload.job_id) <= MAX_JOB_ID else None,
         "rejected_at": now,
         "name": shown_name(rejection.name),
         "reason": rejection.reason,
@@ -149,10 +152,10 @@ def _write(connection: Connection, row: dict[str, Any]) -> str | None:
     return surplus
 
 
-def _delete_older(connection: Connection, key: str, caller: str) -> list[str | None]:
+def _delete_older(connection: Connection, of_build: ColumnElement[bool], caller: str) -> list[str | None]:
     """Delete all but the newest rejections of a build and caller; return their blobs."""
-    of_build = and_(rejections.c.source == SOURCE, rejections.c.key == key, rejections.c.caller == caller)
-    newest_first = select(rejections.c.id, rejections.c.blob).where(of_build).order_by(*NEWEST_FIRST)
+    of_caller = and_(of_build, rejections.c.caller == caller)
+    newest_first = select(rejections.c.id, rejections.c.blob).where(of_caller).order_by(*NEWEST_FIRST)
     beyond = newest_first.limit(DELETE_LIMIT).offset(MAX_REJECTIONS).with_for_update(skip_locked=True)
     old = [BlobRow._make(row) for row in connection.execute(beyond)]
     if old:
@@ -160,22 +163,23 @@ def _delete_older(connection: Connection, key: str, caller: str) -> list[str | N
     return [row.blob for row in old]
 
 
-def _delete_unproven(connection: Connection, key: str, address: str) -> None:
+def _delete_unproven(connection: Connection, of_build: ColumnElement[bool], address: str) -> None:
     """Delete the older rejections of unproven callers: of this build, of this address, and of all."""
-    keep_newest(connection, MAX_UNPROVEN_OF_BUILD, IS_UNPROVEN, *_of_build(key))
+    keep_newest(connection, MAX_UNPROVEN_OF_BUILD, IS_UNPROVEN, of_build)
     keep_newest(connection, MAX_UNPROVEN_OF_ADDRESS, IS_UNPROVEN, rejections.c.address == address)
     keep_newest(connection, MAX_UNPROVEN, IS_UNPROVEN)
 
 
-def _delete_foreign(connection: Connection, key: str, caller: str) -> None:
+def _delete_foreign(connection: Connection, of_build: ColumnElement[bool], caller: str) -> None:
     """Delete the older rejections of a caller for jobs that no route of it takes: of this build, and of all."""
     of_caller = (IS_FOREIGN, rejections.c.caller == caller)
-    keep_newest(connection, MAX_FOREIGN_OF_BUILD, *of_caller, *_of_build(key))
+    keep_newest(connection, MAX_FOREIGN_OF_BUILD, *of_caller, of_build)
     keep_newest(connection, MAX_FOREIGN_OF_CALLER, *of_caller)
 
 
-def _of_build(key: str) -> tuple[ColumnElement[bool], ...]:
-    return (rejections.c.source == SOURCE, rejections.c.key == key)
+def of_build_condition(job_id: str, build_no: BuildNo) -> ColumnElement[bool]:
+    """Return the condition of the rejections of a build."""
+    return and_(rejections.c.source == source_of(build_no), rejections.c.key == build_key(job_id, build_no))
 
 
 def keep_newest(connection: Connection, kept: int, *where: ColumnElement[bool]) -> None:
@@ -227,7 +231,7 @@ class RejectionsQuery:
     """Filters of a page of rejections; None matches any. `build_no` counts only together with `job_id`."""
 
     job_id: str | None = None
-    build_no: int | None = None
+    build_no: BuildNo | None = None
     route: str | None = None
     limit: int = 100
     before_id: int = MAX_ID  # `next_before_id` of the page before
@@ -240,7 +244,7 @@ class RejectedFile:
 
     rejection: Rejection
     job_id: str
-    build_no: int
+    build_no: BuildNo
     route: str | None
     node_id: str | None
 
@@ -272,7 +276,7 @@ def list_rejections(connection: Connection, query: RejectionsQuery) -> Rejection
     """Return one page of rejections."""
     wanted = [rejections.c.id < query.before_id]
     if query.job_id is not None and query.build_no is not None:
-        wanted += [rejections.c.source == SOURCE, rejections.c.key == build_key(query.job_id, query.build_no)]
+        wanted.append(of_build_condition(query.job_id, query.build_no))
     elif query.job_id is not None:
         wanted.append(rejections.c.job_id == query.job_id)
     if query.route is not None:
@@ -315,7 +319,7 @@ def rejections_by_key(connection: Connection, routes: Mapping[str, str]) -> dict
     """
     table = rejections.c
     turn = func.row_number().over(partition_by=(table.key, table.caller), order_by=NEWEST_FIRST).label("turn")
-    of_builds = select(*SHOWN_COLUMNS, turn).where(table.source == SOURCE, table.key.in_(routes)).subquery()
+    of_builds = select(*SHOWN_COLUMNS, turn).where(table.source.in_(SOURCES), table.key.in_(routes)).subquery()
     in_turn = (of_builds.c.is_foreign, of_builds.c.turn, of_builds.c.rejected_at.desc(), of_builds.c.id.desc())
     rank = func.row_number().over(partition_by=of_builds.c.key, order_by=in_turn).label("rank")
     ranked = select(of_builds, rank).subquery()
@@ -331,7 +335,7 @@ def rejections_by_key(connection: Connection, routes: Mapping[str, str]) -> dict
 
 
 def _rejected_file(row: Row[Any]) -> RejectedFile:
-    job_id, _, build_no = row.key.rpartition("/")
+    job_id, build_no = build_of_key(row.source, row.key)
     return RejectedFile(
-        rejection=to_rejection(row), job_id=job_id, build_no=int(build_no), route=row.route, node_id=row.node_id
+        rejection=to_rejection(row), job_id=job_id, build_no=build_no, route=row.route, node_id=row.node_id
     )

@@ -7,11 +7,11 @@ operator decides what becomes of these reports.
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from enum import StrEnum
-from typing import Final
+from typing import Any, Final
 
 from sqlalchemy import ColumnElement, Connection, and_, func, or_, select, update
 
-from bridge.domain.build import BuildState, DeliveryState, DeliveryTarget, RegistrationState
+from bridge.domain.build import BuildNo, BuildState, DeliveryState, DeliveryTarget, RegistrationState
 from bridge.domain.circuit_breaker import (
     RESTORE_PAUSE,
     CircuitBreaker,
@@ -23,6 +23,7 @@ from bridge.domain.instants import Instant
 from bridge.domain.text_format import counted
 from bridge.errors import ResumeRejected
 from bridge.store.circuit_breakers import lock_breaker_row, open_breakers, wake_waiting
+from bridge.store.duplicates import build_of_key
 from bridge.store.row_mapping import to_breaker
 from bridge.store.schema import builds, circuit_breakers, deliveries, registrations, reports
 
@@ -77,7 +78,7 @@ class UncertainReport:
 
     delivery_id: int
     job_id: str
-    build_no: int
+    build_no: BuildNo
     name: str
     node_id: str
     sent_sha256: str
@@ -119,8 +120,8 @@ def restore_pause(connection: Connection) -> RestorePause | None:
     query = (
         select(
             deliveries.c.id.label("delivery_id"),
-            builds.c.job_id,
-            builds.c.build_no,
+            builds.c.source,
+            builds.c.key,
             reports.c.name,
             reports.c.node_id,
             reports.c.sent_sha256,
@@ -132,9 +133,14 @@ def restore_pause(connection: Connection) -> RestorePause | None:
         .order_by(deliveries.c.id)
         .limit(LISTED_REPORTS)
     )
-    found = [UncertainReport(**row) for row in connection.execute(query).mappings()]
+    found = [_uncertain(dict(row)) for row in connection.execute(query).mappings()]
     count = connection.execute(select(func.count()).select_from(deliveries).where(_is_uncertain(since))).scalar_one()
     return RestorePause(since=since, count=count, reports=found)
+
+
+def _uncertain(row: dict[str, Any]) -> UncertainReport:
+    job_id, build_no = build_of_key(row.pop("source"), row.pop("key"))
+    return UncertainReport(job_id=job_id, build_no=build_no, **row)
 
 
 def resume(connection: Connection, now: int, items: Sequence[Resumption]) -> list[int]:

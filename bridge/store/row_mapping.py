@@ -11,6 +11,7 @@ from sqlalchemy import ColumnElement, Row, Table
 from bridge.domain.build import (
     BoundMetadata,
     Build,
+    BuildNo,
     BuildRecord,
     BuildState,
     Delivery,
@@ -22,6 +23,7 @@ from bridge.domain.build import (
     Report,
     Run,
     RunParameters,
+    SubmittedRun,
     UploadMetadata,
 )
 from bridge.domain.circuit_breaker import CircuitBreaker
@@ -31,20 +33,20 @@ from bridge.domain.intake import Rejection
 from bridge.domain.job_order import is_queue
 from bridge.domain.result_mismatch import MismatchKind
 from bridge.domain.text_format import page_url, printable
-from bridge.store.duplicates import UPLOAD
+from bridge.store.duplicates import UPLOAD, build_of_key
 from bridge.store.schema import NAME_LENGTH, builds, circuit_breakers, deliveries, registrations, reports, runs
 
 HAS_BYTES = (reports.c.body.is_not(None) | reports.c.blob.is_not(None)).label("has_bytes")
 IS_GENERATED = (reports.c.source != UPLOAD).label("generated")
 
 
-class BuildRow(NamedTuple):
-    """A row of `builds`."""
+class _BuildColumns(NamedTuple):
+    """A row of `builds` as it is in the ledger."""
 
     id: int
     source: str
     key: str
-    job_id: str
+    job_id: str | None
     build_no: int
     state: str
     report_seq: int
@@ -58,6 +60,8 @@ class BuildRow(NamedTuple):
     last_report_at: int
     upload_metadata: dict[str, str | None]
     bound_metadata: list[dict[str, Any]] | None
+    submitted: dict[str, Any] | None
+    awaits_files: bool
     complete_at: int | None
     complete_routes: list[str] | None
     poll_requested_at: int | None
@@ -102,6 +106,25 @@ class BuildRow(NamedTuple):
     last_error: str | None
 
 
+class BuildRow(_BuildColumns):
+    """A row of `builds` whose `job_id` and `build_no` identify it: of a submitted build the columns hold its order."""
+
+    __slots__ = ()
+
+    @property
+    def job_id(self) -> str:
+        return build_of_key(self.source, self.key)[0]
+
+    @property
+    def build_no(self) -> BuildNo:  # type: ignore[override]
+        return build_of_key(self.source, self.key)[1]
+
+    @property
+    def order(self) -> tuple[str | None, int]:
+        """Return the queue of the build, None if it has none, and its place there."""
+        return self[3], self[4]
+
+
 class ReportRow(NamedTuple):
     """A row of `reports` without the bytes."""
 
@@ -128,6 +151,7 @@ class ReportRow(NamedTuple):
     caller_routes: list[str] | None
     has_bytes: bool
     generated: bool
+    failure: str | None
 
 
 class DeliveryRow(NamedTuple):
@@ -227,6 +251,7 @@ BREAKER_COLUMNS = columns_for(circuit_breakers, BreakerRow)
 
 _CONVERTED: Mapping[type, frozenset[str]] = {
     Build: frozenset({"state", "end_reason", "upload_metadata", "record", "run_parameters", "code_check"})
+    | {"submitted", "awaits_files"}
     | {"bound_metadata", "complete_routes", "result_mismatch", "rejected", "earlier_in_queue", "queue_until"}
     | {"runs", "reports", "deliveries", "registrations"},
     Report: frozenset({"caller_routes", "has_bytes", "generated"}),
@@ -270,6 +295,8 @@ def to_build(
         end_reason=EndReason(row.end_reason) if row.end_reason else None,
         result_mismatch=MismatchKind(row.result_mismatch) if row.result_mismatch else None,
         rejected=tuple(rejected),
+        submitted=None if row.submitted is None else to_submitted_run(row.submitted),
+        awaits_files=bool(row.awaits_files),
         complete_routes=None if row.complete_routes is None else tuple(row.complete_routes),
         upload_metadata=UploadMetadata(**row.upload_metadata),
         bound_metadata=tuple(
@@ -290,6 +317,11 @@ def to_build(
 def to_run_parameters(values: Mapping[str, Any]) -> RunParameters:
     """Return the run parameters of a JSON column."""
     return RunParameters(**{**values, "tags": tuple(values["tags"])})
+
+
+def to_submitted_run(values: Mapping[str, Any]) -> SubmittedRun:
+    """Return the run of a JSON column that a registration stated."""
+    return SubmittedRun(**{**values, "tags": tuple(values["tags"])})
 
 
 def to_code_check(values: Mapping[str, Any]) -> CodeCheckState:

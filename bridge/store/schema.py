@@ -24,10 +24,10 @@ builds = sa.Table(
     "builds",
     metadata,
     sa.Column("id", Id, primary_key=True),
-    sa.Column("source", sa.String(16), nullable=False),  # codearts
-    sa.Column("key", sa.String(128), nullable=False),  # {job_id}/{build_no}
-    sa.Column("job_id", sa.String(32)),
-    sa.Column("build_no", sa.BigInteger),
+    sa.Column("source", sa.String(16), nullable=False),  # codearts, or testnod for its submission API
+    sa.Column("key", sa.String(128), nullable=False),  # {job_id}/{build_no}, or {route}/{build_id}
+    sa.Column("job_id", sa.String(32)),  # of submitted builds: the queue in which they go in order; null: none
+    sa.Column("build_no", sa.BigInteger),  # of submitted builds: when they were registered, which gives their order
     sa.Column("state", sa.String(32), nullable=False),
     sa.Column("report_seq", sa.BigInteger, nullable=False),
     sa.Column("finalized_seq", sa.BigInteger, nullable=False),
@@ -42,6 +42,8 @@ builds = sa.Table(
     sa.Column("last_report_at", sa.BigInteger, nullable=False),
     sa.Column("upload_metadata", sa.JSON, nullable=False),  # of callers that may use any route
     sa.Column("bound_metadata", sa.JSON(none_as_null=True)),  # of callers that are bound to routes
+    sa.Column("submitted", sa.JSON(none_as_null=True)),  # what the first registration through TestNod's API stated
+    sa.Column("awaits_files", sa.Boolean, nullable=False, server_default=sa.false()),  # it has open submissions
     sa.Column("complete_at", sa.BigInteger),
     sa.Column("complete_routes", sa.JSON(none_as_null=True)),  # of the callers that completed it; null: any
     sa.Column("poll_requested_at", sa.BigInteger),
@@ -148,6 +150,7 @@ reports = sa.Table(
     sa.Column("request_id", sa.String(64), nullable=False),
     sa.Column("body", sa.LargeBinary),  # of small reports, until they are delivered
     sa.Column("blob", sa.String(128)),  # of other reports: the key in the spool
+    sa.Column("failure", sa.Text),  # why the file of a submission never came
     sa.UniqueConstraint("build_id", "dedupe_key"),
 )
 
@@ -297,6 +300,26 @@ sa.Index("ix_rejections_kept", rejections.c.route, rejections.c.caller, rejectio
       sqlite_where=sa.text("kept_until IS NOT NULL"), postgresql_where=sa.text("kept_until IS NOT NULL"))  # fmt: skip
 sa.Index("ix_rejections_blob", rejections.c.blob, sqlite_where=sa.text("blob IS NOT NULL"),
       postgresql_where=sa.text("blob IS NOT NULL"))  # fmt: skip
+
+submissions = sa.Table(  # uploads that were registered through TestNod's API as the bridge serves it
+    "submissions",
+    metadata,
+    sa.Column("id", Id, primary_key=True),
+    sa.Column("build_id", sa.BigInteger, sa.ForeignKey("builds.id"), nullable=False),
+    sa.Column("state", sa.String(16), nullable=False),
+    sa.Column("secret_sha256", sa.LargeBinary(32), nullable=False),  # of the signature in its URL
+    sa.Column("caller", sa.String(128), nullable=False),
+    sa.Column("caller_routes", sa.JSON(none_as_null=True)),  # null: any
+    sa.Column("address", sa.String(64), nullable=False),
+    sa.Column("request_id", sa.String(64), nullable=False),
+    sa.Column("registered_at", sa.BigInteger, nullable=False),
+    sa.Column("expires_at", sa.BigInteger, nullable=False),  # of its URL
+    sa.Column("given_up_at", sa.BigInteger, nullable=False),  # later: a PUT may be arriving
+    sa.Column("file_sha256", sa.String(64)),  # as received; null: not stored
+)
+sa.Index("ix_submissions_build_id", submissions.c.build_id)
+sa.Index("ix_submissions_open", submissions.c.given_up_at, sqlite_where=sa.text("state = 'open'"),
+      postgresql_where=sa.text("state = 'open'"))  # fmt: skip
 
 circuit_breakers = sa.Table(
     "circuit_breakers",

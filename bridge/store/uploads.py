@@ -12,13 +12,13 @@ from typing import Any, Final, NamedTuple
 
 import sqlalchemy as sa
 
-from bridge.domain.build import BuildState, DeliveryState, DeliveryTarget, UploadMetadata
+from bridge.domain.build import BuildState, DeliveryState, DeliveryTarget, SubmittedRun, UploadMetadata
 from bridge.domain.circuit_breaker import TESTNOD, register_breaker, route_breaker
 from bridge.domain.intake import AcceptedUpload, NewRejection, NewReport, ReportReceipt, UploadReceipt
 from bridge.domain.job_order import queue_of
 from bridge.domain.junit.result import TestCounts
 from bridge.store.duplicates import (
-    SOURCE,
+    SOURCES,
     UPLOAD,
     NewReportRow,
     ReportKey,
@@ -26,6 +26,7 @@ from bridge.store.duplicates import (
     dedupe_key,
     merge_allowed_routes,
     requeue_dead_deliveries,
+    source_of,
     union_of_routes,
     with_routes_of,
 )
@@ -78,15 +79,21 @@ KNOWN_COLUMNS = (
     *(builds.c.key, builds.c.id, builds.c.route, builds.c.complete_at),
     *(sa.cast(builds.c[name], sa.Text).label(name) for name in JSON_COLUMNS),
 )
-FIND_BUILDS = BulkStatement(
-    lambda _, count: (
-        sa.select(*KNOWN_COLUMNS)
-        .where(builds.c.source == sa.literal_column(f"'{SOURCE}'"), builds.c.key.in_(_binds("key", count)))
-        # Other writers to these builds wait until this commit: the rows stay as they are read here.
-        .order_by(builds.c.id)
-        .with_for_update(key_share=True)
+
+
+def _find_builds_of(source: str) -> BulkStatement:
+    return BulkStatement(
+        lambda _, count: (
+            sa.select(*KNOWN_COLUMNS)
+            .where(builds.c.source == sa.literal_column(f"'{source}'"), builds.c.key.in_(_binds("key", count)))
+            # Other writers to these builds wait until this commit: the rows stay as they are read here.
+            .order_by(builds.c.id)
+            .with_for_update(key_share=True)
+        )
     )
-)
+
+
+FIND_BUILDS = {source: _find_builds_of(source) for source in SOURCES}
 INSERT_REPORTS = BulkStatement(
     lambda own_insert, count: (
         own_insert(reports)
@@ -113,6 +120,9 @@ REPLACE_CASES = sa.update(report_cases).where(
 )
 REPORTS_PER_STATEMENT: Final = 64
 """An upload may bring thousands of reports; the number of values in a statement is limited."""
+
+MAX_QUEUE_NAME: Final = 32
+"""Characters of the column: submitted builds of a route with a longer name do not wait for each other."""
 
 NOW = sa.bindparam("now", type_=sa.BigInteger)
 WAITS_FOR_TESTNOD = sa.or_(
@@ -155,7 +165,8 @@ SET_METADATA = Statement(
 def accept(connection: sa.Connection, now: int, uploads: Sequence[AcceptedUpload]) -> list[UploadReceipt]:
     """Write uploads and return a receipt for each. No row refers to the blob of a DUPLICATE report.
 
-    Nothing is written of an upload for a build that has one of its forbidden routes.
+    The uploads are all of one source: `submissions.accept_submitted` takes those of submitted builds. Nothing is
+    written of an upload for a build that has one of its forbidden routes.
     """
     known = _find_or_insert_builds(connection, now, uploads)
     allowed = [upload for upload in uploads if not _is_forbidden(known, upload)]
@@ -182,7 +193,7 @@ def _accept_allowed(
         for key, report in zip(keys[-1], upload.reports, strict=True):
             row = _report_row(key, report, upload, now)
             rows[key] = with_routes_of(rows[key], row) if key in rows else row
-            targets.setdefault(key, upload.targets)
+            targets.setdefault(key, upload.targets if report.failure is None else (DeliveryTarget.TESTNOD,))
             digests.setdefault(key, report.case_digest)
     new = _insert_reports(connection, now, rows, targets, digests)
     repeats = {key: rows[key] for key in rows.keys() - new}
@@ -237,13 +248,21 @@ def _find_or_insert_builds(
     connection: sa.Connection, now: int, uploads: Sequence[AcceptedUpload]
 ) -> dict[str, KnownBuild]:
     """Return the builds of uploads that were accepted in part at least, locked, by key; insert those that are new."""
+    accepted = [upload for upload in uploads if upload.reports or upload.complete]
+    return find_or_insert_builds(connection, now, accepted)
+
+
+def find_or_insert_builds(
+    connection: sa.Connection, now: int, uploads: Sequence[AcceptedUpload]
+) -> dict[str, KnownBuild]:
+    """Return the builds of uploads, which are of one source, locked, by key; insert those that are new."""
     first: dict[str, AcceptedUpload] = {}
     for upload in uploads:
-        if upload.reports or upload.complete:
-            first.setdefault(build_key(upload.job_id, upload.build_no), upload)
+        first.setdefault(build_key(upload.job_id, upload.build_no), upload)
     if not first:
         return {}
-    known = _find_builds(connection, list(first))
+    source = source_of(uploads[0].build_no)
+    known = _find_builds(connection, source, list(first))
     missing = sorted(first.keys() - known.keys())
     if missing:
         rows = [_build_row(key, first[key], now) for key in missing]
@@ -251,7 +270,7 @@ def _find_or_insert_builds(
         inserted = map(KnownBuild._make, _insert_builds(tuple(rows[0])).rows(connection, len(rows), values))
         known |= {build.key: build for build in inserted}
         others = sorted(first.keys() - known.keys())  # inserted by another gateway meanwhile
-        known |= _find_builds(connection, others) if others else {}
+        known |= _find_builds(connection, source, others) if others else {}
     return known
 
 
@@ -267,17 +286,16 @@ def _insert_builds(columns: tuple[str, ...]) -> BulkStatement:
     )
 
 
-def _find_builds(connection: sa.Connection, keys: list[str]) -> dict[str, KnownBuild]:
-    rows = FIND_BUILDS.rows(connection, len(keys), keys)
+def _find_builds(connection: sa.Connection, source: str, keys: list[str]) -> dict[str, KnownBuild]:
+    rows = FIND_BUILDS[source].rows(connection, len(keys), keys)
     return {build.key: build for build in map(KnownBuild._make, rows)}
 
 
 def _build_row(key: str, upload: AcceptedUpload, now: int) -> dict[str, object]:
     return {
-        "source": SOURCE,
+        "source": source_of(upload.build_no),
         "key": key,
-        "job_id": upload.job_id,
-        "build_no": upload.build_no,
+        **_order_columns(upload, now),
         "state": BuildState.OPEN,
         "report_seq": 0,
         "finalized_seq": 0,
@@ -286,6 +304,7 @@ def _build_row(key: str, upload: AcceptedUpload, now: int) -> dict[str, object]:
         "accepted_at": now,
         "last_report_at": now,
         **_as_json(_metadata_columns(asdict(UploadMetadata()), [], upload)),
+        **_submitted_columns(upload),  # the order is that of the schema
         "polls": 0,
         "poll_due_at": 0,
         "poll_reserved": False,
@@ -299,6 +318,19 @@ def _build_row(key: str, upload: AcceptedUpload, now: int) -> dict[str, object]:
         "confirm_attempts": 0,
         "outage_us_at_hold": 0,
     }
+
+
+def _order_columns(upload: AcceptedUpload, now: int) -> dict[str, object]:
+    """Return the columns of a build's order among those of its job, or of a submitted build, of its route."""
+    if not isinstance(upload.build_no, str):
+        return {"job_id": upload.job_id, "build_no": upload.build_no}
+    return {"job_id": upload.job_id if len(upload.job_id) <= MAX_QUEUE_NAME else None, "build_no": now}
+
+
+def _submitted_columns(upload: AcceptedUpload) -> dict[str, str]:
+    if not isinstance(upload.build_no, str):
+        return {}
+    return {"submitted": json.dumps(asdict(upload.submitted or SubmittedRun(build_id=upload.build_no)))}
 
 
 def _as_json(columns: Mapping[str, Any]) -> dict[str, str | None]:
@@ -401,6 +433,7 @@ def _report_row(key: ReportKey, report: NewReport, upload: AcceptedUpload, now: 
         request_id=upload.request_id,
         body=report.body,
         blob=report.blob,
+        failure=report.failure,
     )
 
 

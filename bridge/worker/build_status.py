@@ -66,7 +66,7 @@ class BuildStatusFetcher:
                 return outcome
             case RecordQuestion.LIST:
                 return await codearts.record_list(build.job_id, build.accepted_at, now)
-        return await codearts.record_info(build.job_id, build.build_no)
+        return await codearts.record_info(build.job_id, build.number)
 
     async def poll(self, reconciler: BuildReconciler, *, reserved: bool) -> None:
         """Fetch build-info (whether the build still runs), if it is the turn of the build."""
@@ -87,7 +87,7 @@ class BuildStatusFetcher:
             return
         async with self._poll_calls:
             requested_at = reconciler.now()
-            outcome = await self._codearts.build_info(build.job_id, build.build_no)
+            outcome = await self._codearts.build_info(build.job_id, build.number)
         await self._rates.record(Api.BUILD_INFO, outcome, requested_at)
         await reconciler.report_upstream_health(of_codearts(outcome))
         if isinstance(outcome, CredentialsRejected) and reconciler.is_left_to_others(CODEARTS):

@@ -158,7 +158,7 @@ class MirrorUploader:
         node = await self._node(build, uploaded_node, waited_us, self._reports)
         if not isinstance(node, ReportNode):
             return node
-        outcome = await self._reports.upload(build.job_id, build.build_no, node.node_id, readable)
+        outcome = await self._reports.upload(build.job_id, build.number, node.node_id, readable)
         if isinstance(outcome, MirrorRejected) and node.unproven:  # perhaps because of the node
             return Rejected(status=outcome.status, message=outcome.message)
         return outcome
@@ -172,7 +172,7 @@ class MirrorUploader:
         if self._reports is None or not sent.total:
             return False
         ours = await reconciler.config.database.read(mirrored_totals, build.id)
-        outcome = await self._reports.summary(build.job_id, build.build_no)
+        outcome = await self._reports.summary(build.job_id, build.number)
         return outcome == totals_with(ours, (build.reports[delivery.report_id] for delivery in deliveries))
 
     async def _file(self, reconciler: BuildReconciler, build: Build, report_id: int) -> ReportFile | None:
@@ -210,7 +210,7 @@ class MirrorUploader:
         """Return the id for full-stages, or no stages if the build's record has no id."""
         record = build.record
         if (record is None or record.build_record_id is None) and self._codearts is not None:
-            outcome = await self._codearts.record_info(build.job_id, build.build_no)
+            outcome = await self._codearts.record_info(build.job_id, build.number)
             if not isinstance(outcome, RecordFetched):
                 return outcome
             record = outcome.record
@@ -221,7 +221,7 @@ class MirrorUploader:
     async def _compare(self, reconciler: BuildReconciler, build: Build) -> None:
         outcome: SummaryOutcome = LATE
         if self._reports is not None:
-            outcome = await self._reports.summary(build.job_id, build.build_no)
+            outcome = await self._reports.summary(build.job_id, build.number)
         ours = await reconciler.config.database.read(mirrored_totals, build.id)
         changes = after_summary(build, outcome, ours, reconciler.now(), reconciler.config.policy)
         await self._write(reconciler, changes)

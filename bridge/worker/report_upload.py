@@ -151,6 +151,8 @@ class ReportUploader:
     ) -> tuple[CallStart, PutOutcome]:
         """Return when the call began, and its outcome."""
         start = reconciler.start_call()
+        if report.failure is not None:  # there is nothing to send: TestNod gets upload_failed
+            return start, CorruptBody(message=report.failure, gone=True)
         if location.body is None and location.blob is None:
             return start, CorruptBody(message=GONE, gone=True)
         async with AsyncExitStack() as stack:

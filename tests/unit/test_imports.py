@@ -71,12 +71,13 @@ INSIDE = {
         "auth": {"http"},
         "upload": {"http", "validation", "compression", "auth"},
         "proxy": {"http", "compression", "auth"},
+        "submission": {"http", "validation", "compression", "upload"},
         "admin": {"http", "auth", "upload", "health", "config"},
     },
     "store": {
         "engine": set(),
-        "blobs": {"row_mapping"},
-        "archive": {"blobs", "schema"},
+        "blobs": {"row_mapping", "duplicates"},
+        "archive": {"blobs", "schema", "duplicates"},
     },
 }
 """What the folders inside the largest folders may import of each other; the modules beside them may import all."""

@@ -40,6 +40,8 @@ def next_finalize_step(context: PlanContext) -> Step | None:
         return _next_confirm(context)
     if build.state is not BuildState.ENDED or build.unsettled() or rules_for(build, context.route, policy):
         return None
+    if build.awaits_files:  # the PUT, or the end of its URL, makes the build due
+        return None
     if context.sendable and must_finalize_again(build):
         return _finalize(context)
     if context.sendable and not context.wait_for_finalize_delay():

@@ -15,6 +15,7 @@ from bridge.domain.why import SEND_COMMAND, why
 from bridge.errors import NotFound
 from bridge.server.admin.params import read_builds_query, read_id, read_why_query
 from bridge.server.auth.authenticator import presented_token
+from bridge.server.http.requests import BuildName
 from bridge.server.http.responses import large_json_response
 from bridge.store.api_types import rejection_view
 from bridge.store.engine.base import Database
@@ -60,6 +61,7 @@ class BuildsApi:
         """Return why a build is not in TestNod, and the facts behind that."""
         wanted = read_why_query(request.query)
         found = await self._database.read(find_why, wanted.job_id, wanted.build_no)
+        wanted.require(found=found.build is not None or bool(found.rejections))
         now = self._database.now()
         explanation = why(
             job_id=wanted.job_id,
@@ -68,7 +70,7 @@ class BuildsApi:
             rejections=found.rejections,
             breakers=replace(found.breakers, clock=self._clock_verdict()),
             now=now,
-            polled=await poll_codearts(self._codearts(), wanted.job_id, wanted.build_no, found),
+            polled=await poll_codearts(self._codearts(), wanted, found),
             leased=found.lease_until > now,
             send_command=_send_command(request),
         )
@@ -88,14 +90,14 @@ class BuildsApi:
         )
 
 
-async def poll_codearts(codearts: CodeArts | None, job_id: str, build_no: int, found: WhyInputs) -> PollOutcome | None:
+async def poll_codearts(codearts: CodeArts | None, wanted: BuildName, found: WhyInputs) -> PollOutcome | None:
     """Return CodeArts' answer about a build of which no report was accepted; None if it is not asked."""
     accepted = found.build is not None and found.build.reports
-    if codearts is None or accepted or found.breakers.open_breaker(CODEARTS):
+    if codearts is None or isinstance(wanted.build_no, str) or accepted or found.breakers.open_breaker(CODEARTS):
         return None
     try:
         async with asyncio.timeout(CODEARTS_SECONDS):
-            return await codearts.build_info(job_id, build_no)
+            return await codearts.build_info(wanted.job_id, wanted.build_no)
     except TimeoutError:
         return OutcomeUnknown(message=f"it did not answer within {CODEARTS_SECONDS:.0f} seconds")
 

@@ -121,7 +121,7 @@ def _paths() -> dict[str, Any]:
             **dict.fromkeys(("sentence", "status", "cause", "action"), _PLAIN[str]),
             "result_mismatch": _TIME_OR_NULL,
             "job_id": _PLAIN[str],
-            "build_no": _PLAIN[int],
+            "build_no": {"type": ["integer", "string"]},
             "build": {"anyOf": [_ref(BuildView), _PLAIN[type(None)]]},
             "rejections": {"type": "array", "items": _schema_of(RejectionView)},
         }

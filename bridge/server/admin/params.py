@@ -7,11 +7,11 @@ from datetime import UTC, datetime
 from aiohttp import web
 from multidict import MultiMapping
 
-from bridge.domain.build import BuildState
+from bridge.domain.build import BuildNo, BuildState
 from bridge.domain.instants import DAY, SECOND
 from bridge.domain.routing import canonical_job_id
 from bridge.errors import BadParameter, NotFound
-from bridge.server.http.requests import Parameters, read_parameters
+from bridge.server.http.requests import BuildName, read_build_name
 from bridge.server.http.responses import quote_for_display
 from bridge.store.operator_actions import AuditQuery
 from bridge.store.queries import BuildsQuery
@@ -38,7 +38,7 @@ def read_builds_query(query: MultiMapping[str]) -> BuildsQuery:
     job_id = _filtered_job_id(query)
     return BuildsQuery(
         job_id=job_id,
-        build_no=_build_no(query, job_id),
+        build_no=_build_no(query),
         state=_state(query),
         route=_text(query, "route"),
         branch=_text(query, "branch"),
@@ -57,7 +57,7 @@ def read_rejections_query(query: MultiMapping[str]) -> RejectionsQuery:
     job_id = _filtered_job_id(query)
     return RejectionsQuery(
         job_id=job_id,
-        build_no=_build_no(query, job_id),
+        build_no=_build_no(query),
         route=_text(query, "route"),
         until=_until(query),
         limit=_limit(query),
@@ -65,10 +65,10 @@ def read_rejections_query(query: MultiMapping[str]) -> RejectionsQuery:
     )
 
 
-def read_why_query(query: MultiMapping[str]) -> Parameters:
+def read_why_query(query: MultiMapping[str]) -> BuildName:
     """Return the build that GET /api/v1/why is about; raise BadParameter if it is missing or malformed."""
     _require_known(query, WHY_NAMES)
-    return read_parameters(query)
+    return read_build_name(query)
 
 
 def read_page(query: MultiMapping[str]) -> AuditQuery:
@@ -108,10 +108,10 @@ def _require_known(query: MultiMapping[str], names: Collection[str]) -> None:
             raise BadParameter(f"{name} is given more than once. Send it once.")
 
 
-def _build_no(query: MultiMapping[str], job_id: str | None) -> int | None:
+def _build_no(query: MultiMapping[str]) -> BuildNo | None:
     if not query.get("build_no"):
         return None
-    return read_parameters({"job_id": job_id or "", "build_no": query["build_no"]}).build_no
+    return read_build_name({"job_id": query.get("job_id", ""), "build_no": query["build_no"]}).build_no
 
 
 def _filtered_job_id(query: MultiMapping[str]) -> str | None:

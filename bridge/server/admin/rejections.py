@@ -7,6 +7,7 @@ from contextlib import aclosing
 import structlog
 from aiohttp import web
 
+from bridge.domain.build import BuildNo
 from bridge.errors import BadParameter, BridgeError
 from bridge.server.admin.access import actor_of
 from bridge.server.admin.params import read_rejections_query, require_id
@@ -36,7 +37,7 @@ class RejectionEntry(RejectionView):
     """A rejection in a list, with the build and route it belongs to."""
 
     job_id: str
-    build_no: int
+    build_no: BuildNo
     route: str | None
     node_id: str | None
 

@@ -19,8 +19,9 @@ from aiohttp.typedefs import Handler, Middleware
 from aiohttp.web_protocol import RequestPayloadError
 from multidict import MultiMapping
 
-from bridge.domain.build import UploadMetadata
+from bridge.domain.build import BuildNo, UploadMetadata
 from bridge.domain.routing import canonical_job_id
+from bridge.domain.submission import submitted_build_no
 from bridge.errors import BadParameter, TooLarge, Unavailable
 from bridge.server.http.file_names import decode_text
 from bridge.server.http.responses import failure_response, next_request_id, quote_for_display
@@ -100,6 +101,34 @@ def add_parameter(values: dict[str, str], name: str, value: str) -> None:
 def read_parameters(query: Mapping[str, str]) -> Parameters:
     """Return the query's parameters; raise BadParameter that names the first one that is missing or malformed."""
     return Parameters(job_id=_job_id(query), build_no=_build_no(query), node_id=_node_id(query))
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class BuildName:
+    """The build that someone asks for; `fault` is why it can only be a submitted build, None if it is of CodeArts."""
+
+    job_id: str
+    build_no: BuildNo
+    fault: BadParameter | None = None
+
+    def require(self, *, found: bool) -> None:
+        """Raise the fault unless there is such a submitted build: it was meant to be a build of CodeArts."""
+        if self.fault is not None and not found:
+            raise self.fault
+
+
+def read_build_name(query: Mapping[str, str]) -> BuildName:
+    """Return the build that job_id and build_no name: those of CodeArts, or route and build_id of a submitted build.
+
+    Raise BadParameter if one of them is missing.
+    """
+    try:
+        return BuildName(job_id=_job_id(query), build_no=_build_no(query))
+    except BadParameter as error:
+        job_id, build_no = _expanded("job_id", query), _expanded("build_no", query)
+        if not (job_id and build_no):
+            raise
+        return BuildName(job_id=job_id, build_no=submitted_build_no(build_no), fault=error)
 
 
 def read_metadata(query: Mapping[str, str], form: Mapping[str, str]) -> tuple[UploadMetadata, bool]:

@@ -2,9 +2,10 @@
 
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 
+from bridge.domain.build import BuildNo
 from bridge.domain.intake import AcceptedUpload, NewRejection, NewReport, ReportReceipt, UploadReceipt
 from bridge.domain.junit.tally import suites_report_errors
-from bridge.domain.routing import Route, RoutingKeys, candidate_routes
+from bridge.domain.routing import Route, candidate_routes, keys_of_upload
 from bridge.domain.text_format import counted, printable
 from bridge.errors import (
     BadReport,
@@ -23,12 +24,21 @@ Accept = Callable[[AcceptedUpload], Awaitable[UploadReceipt]]
 """Writes an upload to the ledger. If it raises, nothing was written, except after CommitUncertain."""
 
 
-def route_for(routes: Sequence[Route], job_id: str, *, caller: str, caller_routes: Sequence[str] | None) -> Route:
+def route_for(
+    routes: Sequence[Route],
+    job_id: str,
+    *,
+    caller: str,
+    caller_routes: Sequence[str] | None,
+    build_no: BuildNo = 0,
+) -> Route:
     """Return the first route that may take a build of this job; the build record decides later among all of them.
+
+    A `build_no` that is a text is of a submitted build, whose `job_id` is its route.
 
     Raise NoRoute if no route takes the job, Forbidden if none of `caller_routes` (None: any route) does.
     """
-    found = candidate_routes(routes, RoutingKeys(job_id=job_id))
+    found = candidate_routes(routes, keys_of_upload(job_id, build_no))
     if not found:
         raise NoRoute(f"No route of this bridge takes the job {job_id}. Add one to its settings.")
     allowed = found if caller_routes is None else [route for route in found if route.name in caller_routes]

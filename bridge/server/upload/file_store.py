@@ -8,6 +8,7 @@ from io import BytesIO
 from pathlib import Path
 from typing import Final
 
+from bridge.domain.build import BuildNo
 from bridge.domain.instants import Duration
 from bridge.domain.intake import MAX_REJECTIONS, NewRejection, NewReport, QuarantinedFile
 from bridge.domain.junit.result import Invalid, ValidationResult
@@ -167,9 +168,14 @@ class UploadSource:
     """Which build the files of an upload belong to, and who sends them."""
 
     job_id: str
-    build_no: int
+    build_no: BuildNo
     node_id: str
     caller: str
+
+    def key_of(self, name: str, received_sha256: str) -> bytes:
+        """Return the identity of a file; files of submitted builds have no name of their own, so it does not count."""
+        name = "" if isinstance(self.build_no, str) else name
+        return dedupe_key(node_id=self.node_id, name=name, received_sha256=received_sha256)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -385,11 +391,12 @@ class UploadFileStore:
             body=body,
             blob=blob,
             case_digest=result.accepted.case_digest,
+            dedupe_key=self._source.key_of(file.name, file.received.sha256),
         )
 
     def _metadata(self, file: ReceivedFile, sent: FileDigest) -> BlobMetadata:
         source, received = self._source, file.received
-        key = dedupe_key(node_id=source.node_id, name=file.name, received_sha256=received.sha256)
+        key = source.key_of(file.name, received.sha256)
         return BlobMetadata(
             job_id=source.job_id,
             build_no=source.build_no,

@@ -13,7 +13,7 @@ from typing import Final
 import structlog
 from aiohttp import web
 
-from bridge.domain.build import UploadMetadata
+from bridge.domain.build import BuildNo, UploadMetadata
 from bridge.domain.callers import AuthScheme, Caller
 from bridge.domain.intake import AcceptedUpload, NewRejection, NewReport, ReportReceipt
 from bridge.domain.routing import NOTHING_STATED, InvalidFilePolicy, Route, RoutingKeys, candidate_routes
@@ -91,7 +91,7 @@ class _Attempt:
         """Return the caller, None as long as it is not proven."""
         return self.identity.caller if self.identity is not None and self.identity.body.certain else None
 
-    def log_fields(self, build: tuple[str | None, int | None]) -> dict[str, object]:
+    def log_fields(self, build: tuple[str | None, BuildNo | None]) -> dict[str, object]:
         """Return the fields of a log line: the build, or what the query has in its place, and who sent the request."""
         query, caller = self.request.query, self.caller
         known = {name: value for name, value in zip(("job_id", "build_no"), build, strict=True) if value is not None}

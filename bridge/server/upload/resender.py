@@ -97,6 +97,7 @@ class QuarantineResender:
             route = route_for(
                 self._routes,
                 quarantined.file.job_id,
+                build_no=quarantined.file.build_no,
                 caller=rejection.caller,
                 caller_routes=quarantined.caller_routes,
             )

@@ -18,6 +18,7 @@ from bridge.store.blobs.base import Spool
 from bridge.store.blobs.metadata import BlobMetadata
 from bridge.store.engine.base import Database
 from bridge.store.retention import known_blobs
+from bridge.store.submissions import accept_submitted
 from bridge.store.uploads import accept
 
 RECOVERED = "Recovered from the spool after the ledger was restored."
@@ -55,7 +56,8 @@ class SpoolRecovery:
         if valid is None:
             _log.info("blob_not_recovered", blob=blob, reason="It is not a JUnit report.")
             return False
-        receipt = await self.database.write(accept, self._accepted(blob, metadata, valid))
+        function = accept_submitted if isinstance(metadata.build_no, str) else accept
+        receipt = await self.database.write(function, self._accepted(blob, metadata, valid))
         if receipt.receipts == (ReportReceipt.DUPLICATE,):
             _log.info("blob_not_recovered", blob=blob, reason="It is a duplicate.")
             return False

@@ -1,7 +1,8 @@
 """The protocol of the archive, which keeps copies of delivered reports by day, job and build, and its entries.
 
 Keys are `{yyyy}/{mm}/{dd}/{job_id}/{build_no}/{report id}-{digest}.xml`, with the day
-(UTC) of delivery to TestNod. Of what a caller sent, only the job id and the build number are part of a key.
+(UTC) of delivery to TestNod. Of what a caller sent, only the job id and the build number are part of a key, or of a
+submitted build its route and its build_id in plain letters: `…/testnod-{route}/{build_no}/…`.
 """
 
 import re
@@ -10,14 +11,16 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Protocol
+from urllib.parse import quote
 
 from sqlalchemy import Connection, select
 
-from bridge.domain.build import DeliveryState, DeliveryTarget
+from bridge.domain.build import BuildNo, DeliveryState, DeliveryTarget
 from bridge.domain.instants import SECOND
 from bridge.domain.outcomes import PutOutcome
 from bridge.store.blobs.base import Source
 from bridge.store.blobs.metadata import escaped
+from bridge.store.duplicates import SUBMITTED, build_of_key
 from bridge.store.schema import builds, deliveries, reports
 
 DIGEST_CHARACTERS = 16
@@ -35,7 +38,7 @@ class ArchiveEntry:
 
     report_id: int
     job_id: str
-    build_no: int
+    build_no: BuildNo
     node_id: str
     name: str  # escaped and shortened for display
     delivered_at: int  # to TestNod, microseconds UTC
@@ -51,14 +54,16 @@ class ArchiveEntry:
 
     @property
     def key(self) -> str:
-        folder = f"{day_of(self.delivered_at)}/{self.job_id}/{self.build_no}"
+        # Of a submitted build, job_id is the name of a route.
+        job_id = self.job_id if isinstance(self.build_no, int) else f"{SUBMITTED}-{quote(self.job_id, safe='')}"
+        folder = f"{day_of(self.delivered_at)}/{job_id}/{self.build_no}"
         return f"{folder}/{self.report_id}-{self.sent_sha256[:DIGEST_CHARACTERS]}.xml"
 
     def metadata(self) -> dict[str, str]:
         """Return the metadata as names and values in ASCII, at most 2 KB."""
         numbers = ("build_no", "size", "sent_size", "tests", "failures", "errors", "skipped", "flaky")
         return {
-            "job-id": self.job_id,
+            "job-id": escaped(self.job_id),
             "node-id": self.node_id,
             "name": escaped(self.name),
             "received-sha256": self.received_sha256,
@@ -134,6 +139,7 @@ def _entry(connection: Connection, report_id: int, delivered_at: int) -> Archive
     named = ("node_id", "name", "size", "received_sha256", "sent_size", "sent_sha256")
     counted = ("tests", "failures", "errors", "skipped", "flaky")
     columns: list[Any] = [reports.c[name] for name in (*named, *counted)]
-    query = select(builds.c.job_id, builds.c.build_no, *columns).join(reports, reports.c.build_id == builds.c.id)
-    row = connection.execute(query.where(reports.c.id == report_id)).mappings().one()
-    return ArchiveEntry(report_id=report_id, delivered_at=delivered_at, **row)
+    query = select(builds.c.source, builds.c.key, *columns).join(reports, reports.c.build_id == builds.c.id)
+    row = dict(connection.execute(query.where(reports.c.id == report_id)).mappings().one())
+    job_id, build_no = build_of_key(row.pop("source"), row.pop("key"))
+    return ArchiveEntry(report_id=report_id, delivered_at=delivered_at, job_id=job_id, build_no=build_no, **row)

@@ -7,7 +7,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from urllib.parse import quote, unquote
 
+from bridge.domain.build import BuildNo
 from bridge.errors import CorruptBlob
+from bridge.store.duplicates import SUBMITTED
 from bridge.store.row_mapping import shown_name
 
 MAX_NAME_BYTES = 640
@@ -19,7 +21,7 @@ class BlobMetadata:
     """The report of a blob, and its sizes and digests."""
 
     job_id: str
-    build_no: int
+    build_no: BuildNo
     node_id: str
     name: str  # escaped and shortened for display; `dedupe_key` covers all of it
     dedupe_key: str  # hex: identifies the report if it is sent again
@@ -31,8 +33,9 @@ class BlobMetadata:
 
     def metadata(self) -> dict[str, str]:
         """Return names and values in ASCII."""
-        return {
-            "job-id": self.job_id,
+        submitted = {"source": SUBMITTED} if isinstance(self.build_no, str) else {}
+        return submitted | {
+            "job-id": escaped(self.job_id),
             "build-no": str(self.build_no),
             "node-id": self.node_id,
             "name": escaped(shown_name(self.name)),
@@ -48,9 +51,10 @@ class BlobMetadata:
     def read(cls, metadata: Mapping[str, str]) -> "BlobMetadata":
         """Return the value of `metadata`; raise CorruptBlob if they are not of a blob."""
         try:
+            build_no = metadata["build-no"]
             return cls(
-                job_id=metadata["job-id"],
-                build_no=int(metadata["build-no"]),
+                job_id=unquote(metadata["job-id"]),
+                build_no=build_no if metadata.get("source") == SUBMITTED else int(build_no),
                 node_id=metadata["node-id"],
                 name=unquote(metadata["name"]),
                 dedupe_key=metadata["dedupe-key"],

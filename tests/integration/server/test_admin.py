@@ -72,6 +72,8 @@ def serve(aiohttp_client, database, readiness, clock, resender, tmp_path):
             certificate=None,
             config=lambda: ServerConfig(
                 upload=None,
+                submission=None,
+                storage=None,
                 build_status=None,
                 webhook=None,
                 proxy=None,

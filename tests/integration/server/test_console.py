@@ -69,6 +69,8 @@ def serve(aiohttp_client, database, clock, tmp_path):
             certificate=None,
             config=lambda: ServerConfig(
                 upload=None,
+                submission=None,
+                storage=None,
                 build_status=None,
                 webhook=None,
                 proxy=None,

@@ -62,6 +62,13 @@ async def test_a_report_without_a_row_is_recovered_with_its_metadata(recovery, l
     assert (delivery.state, delivery.target) == (DeliveryState.PENDING, DeliveryTarget.TESTNOD)
 
 
+async def test_a_report_of_a_submitted_build_is_recovered_for_its_route(recovery, ledger, spool):
+    await blob_of(spool, REPORT, job_id="shop", build_no="ci-7")
+    assert await recovery.recover(LATER) == (1, 0)
+    build = await ledger.row()
+    assert (build.source, build.key, build.submitted["build_id"]) == ("testnod", "shop/ci-7", "ci-7")
+
+
 async def test_a_second_recovery_finds_nothing(recovery, ledger, spool):
     await blob_of(spool, REPORT)
     await recovery.recover(LATER)

@@ -48,7 +48,7 @@ from bridge.server.admin.params import (
     read_tests_query,
     require_id,
 )
-from bridge.server.http.requests import read_small_body
+from bridge.server.http.requests import read_build_name, read_small_body
 from bridge.server.http.responses import disposition, file_name
 from bridge.server.upload.resender import QuarantineResender
 from bridge.store.archive.base import Archive, copy_of
@@ -206,13 +206,14 @@ class ConsolePages:
     async def build(self, request: web.Request) -> web.StreamResponse:
         """Show one build: why it is where it is, its timeline, reports and rejections."""
         job_id, number = request.match_info["job_id"], request.match_info["build_no"]
-        query = read_builds_query(_multi({"job_id": job_id, "build_no": number}))
-        job_id, build_no = query.job_id or "", query.build_no or 0
+        wanted = read_build_name({"job_id": job_id, "build_no": number})
+        job_id, build_no = wanted.job_id, wanted.build_no
         details = await self._database.read(build_details, job_id, build_no)
         found = await self._database.read(find_why, job_id, build_no)
+        wanted.require(found=details is not None or bool(found.rejections))
         now, codearts = self._database.now(), self._codearts()
         asks = request.query.get("codearts") == "true"
-        polled = await poll_codearts(codearts, job_id, build_no, found) if asks else None
+        polled = await poll_codearts(codearts, wanted, found) if asks else None
         answer = why(
             job_id=job_id,
             build_no=build_no,

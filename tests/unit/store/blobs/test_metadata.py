@@ -41,3 +41,9 @@ def test_a_label_that_means_nothing_is_damaged(wrong):
 
 def test_no_character_is_cut():
     assert escaped("a" + "中" * 1000).removeprefix("a") == "%E4%B8%AD" * 71
+
+
+def test_a_label_of_a_submitted_build_names_its_route_and_its_build_id():
+    said = label(job_id="检查 route/1", build_no="7")
+    assert BlobMetadata.read(said.metadata()) == said
+    assert said.metadata()["job-id"].isascii()

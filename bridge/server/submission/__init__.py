@@ -1,0 +1,1 @@
+"""TestNod's submission API, served by the bridge."""
