@@ -78,7 +78,6 @@ class BuildRow(NamedTuple):
     described_at: int | None
     describe_attempts: int
     describe_due_at: int
-    describe_reserved: bool
     record: dict[str, str | None] | None
     record_missing: bool
     metadata_mismatch: str | None
