@@ -150,7 +150,11 @@ async def test_a_build_that_an_upload_ends_is_compared_when_codearts_has_its_res
         else:
             await until(lambda: len(sandbox.state.calls.at("codearts.build_info")) >= 2)
             assert not any(run.finalize_calls for run in sandbox.state.runs.all(None))
-            assert "finalized when CodeArts has the result of the build" in await why(running)
+
+            async def explains_the_wait():
+                return "finalized when CodeArts has the result of the build" in await why(running)
+
+            await until(explains_the_wait)
         end(sandbox, "FAILURE")
 
         async def has_result():
