@@ -208,8 +208,9 @@ def throttle(rate: RequestRate, now: Instant, *, sent_at: Instant, retry_after_s
         return paused
     if rate.recovers_from is None or rate.accepted is None:
         paused = _learn_limit(paused, now)
-    if paused.accepted != rate.accepted and paused.answered_before == 0:
-        # All calls of the last minute were made since window_at: more are throttled until these are a minute old.
+    elif rate.per_minute > rate.recovers_from:  # calls were answered at a lower rate, and not at this one
+        paused = replace(paused, accepted=min(rate.accepted, rate.per_minute))
+    if paused.accepted != rate.accepted and _is_burst(paused):  # more are throttled until these are a minute old
         paused = replace(paused, next_at=max(paused.next_at, after(paused.window_at, MINUTE)))
     # The limit is often one of a minute: what it takes in a minute bounds the rate at which its end is awaited.
     halved = max(MIN_PER_MINUTE, min(rate.per_minute, paused.accepted or rate.per_minute) / 2)
@@ -221,7 +222,7 @@ def throttle(rate: RequestRate, now: Instant, *, sent_at: Instant, retry_after_s
 def _learn_limit(rate: RequestRate, now: Instant) -> RequestRate:
     """Return the rate with what CodeArts took in the last minute as its limit, if that was enough to show one."""
     rate = _windows(rate, now)
-    answered = rate.answered_per_minute(now)
+    answered = rate.answered if _is_burst(rate) else rate.answered_per_minute(now)
     if answered >= min(MIN_SHOWN, IN_USE * rate.per_minute):
         taken = min(rate.per_minute, answered)
     elif rate.accepted is not None:
@@ -243,14 +244,18 @@ def _learn_limit(rate: RequestRate, now: Instant) -> RequestRate:
     )
 
 
+def _is_burst(rate: RequestRate) -> bool:
+    """Return whether nearly all calls of the last minute were made since `window_at`."""
+    return rate.answered >= 2 * rate.answered_before
+
+
 def _windows(rate: RequestRate, now: Instant) -> RequestRate:
-    """Return the rate with its windows of a minute moved to `now`."""
+    """Return the rate with its windows of a minute; if a minute is over, a new window begins at `now`."""
     passed = between(rate.window_at, now)
     if ZERO <= passed < MINUTE:
         return rate
-    if MINUTE <= passed < 2 * MINUTE:
-        return replace(rate, window_at=after(rate.window_at, MINUTE), answered_before=rate.answered, answered=0)
-    return replace(rate, window_at=now, answered_before=0, answered=0)
+    before = round(rate.answered * (2 - passed / MINUTE)) if MINUTE <= passed < 2 * MINUTE else 0
+    return replace(rate, window_at=now, answered_before=before, answered=0)
 
 
 def refuse(rate: RequestRate, now: Instant) -> RequestRate:

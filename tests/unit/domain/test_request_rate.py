@@ -102,6 +102,7 @@ class Sliding:
         (Bucket, [1], 1),
         (Bucket, [2], 2),
         (Sliding, [1], 1),
+        (Sliding, [2], 2),
         (Sliding, [1, 2 * MINUTE], 0.5),
     ],
 )
@@ -130,6 +131,14 @@ def test_if_codearts_takes_no_call_one_is_made_in_some_minutes():
 def test_a_limit_of_a_sliding_minute_is_found_with_one_throttled_call(per_minute):
     _, _, throttled = drive(Sliding(per_minute), 5, configured=600.0)
     assert len(throttled) == 1
+
+
+@pytest.mark.parametrize("seconds", [70, 91, 115, 300])
+def test_so_it_is_after_some_calls_and_a_pause(seconds):
+    rate = RequestRate(per_minute=CONFIGURED, window_at=NOW, answered=4)
+    rate, _, throttled = drive(Sliding(10), 5, rate=rate, start=Instant(NOW + seconds * SECOND))
+    assert len(throttled) == 1
+    assert rate.accepted == 10
 
 
 def test_a_limit_that_was_raised_is_found_again():
