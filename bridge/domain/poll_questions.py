@@ -195,12 +195,12 @@ class QuestionBook:
             self.builds -= len(job.ids)
             self._unready(job)
 
-    def asked(self, job: OpenJob, now: Instant, per_minute: float) -> None:
-        """Record that a question about the job was asked: the next one waits, and other routes come first."""
+    def asked(self, question: Question, now: Instant, per_minute: float) -> None:
+        """Record that a question about a job was asked: the next one waits, and other routes come first."""
+        job, turns = self.jobs[question.job_id], self._turns[question.api]
         job.asked_at = now
-        for turns in self._turns.values():
-            if job.route in turns:
-                turns.move_to_end(job.route)
+        if job.route in turns:  # of this API alone: else some routes would get its calls, and others those of another
+            turns.move_to_end(job.route)
         self._unready(job)
         self._schedule(job, now, per_minute)
 

@@ -309,7 +309,7 @@ class StatusPoller:
             grant = PollGrant(build_id=question.build_id, seen_at=Instant(job.seen[index]))
             job.seen[index] = max(job.seen[index], now)
             job.requested -= {question.build_id}
-            self._book.asked(job, now, self._per_minute(rates, now))
+            self._book.asked(question, now, self._per_minute(rates, now))
             granted |= await self._database.write(grant_polls, grant)
         if granted:
             self._wake_dispatcher()
@@ -341,7 +341,7 @@ class StatusPoller:
         if question.project_id:
             self._book.project(question.project_id).asked_at = now
         else:
-            self._book.asked(self._book.jobs[question.job_id], now, self._per_minute(rates, now))
+            self._book.asked(question, now, self._per_minute(rates, now))
 
     def _start(self, call: Coroutine[Any, Any, None]) -> None:
         task = asyncio.create_task(call)

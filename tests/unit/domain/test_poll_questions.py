@@ -72,7 +72,7 @@ def test_a_question_waits_for_the_interval_after_it_was_asked(book):
     crowd(book)
     due = job("due", age=11 * MINUTE)
     put(book, due)
-    book.asked(due, NOW, PER_MINUTE)
+    book.asked(book.choose(Api.BUILD_INFO, NOW), NOW, PER_MINUTE)
     assert book.choose(Api.BUILD_INFO, NOW) is None
     assert book.choose(Api.BUILD_INFO, NOW + 5 * SECOND).job_id == "due"
 
@@ -91,7 +91,7 @@ def test_routes_take_turns(book):
     for _ in range(4):
         question = book.choose(Api.BUILD_INFO, NOW)
         asked.append(book.jobs[question.job_id].route)
-        book.asked(book.jobs[question.job_id], NOW, PER_MINUTE)
+        book.asked(question, NOW, PER_MINUTE)
     assert "b" in asked[:2]
 
 
@@ -154,8 +154,22 @@ def test_routes_take_turns_also_if_each_question_is_looked_up_before_its_slot(bo
         assert book.choose(Api.RECORD_LIST, NOW) is not None
         question = book.choose(Api.RECORD_LIST, NOW)
         asked.append(book.jobs[question.job_id].route)
-        book.asked(book.jobs[question.job_id], NOW, PER_MINUTE)
+        book.asked(question, NOW, PER_MINUTE)
     assert asked == ["api", "shop"] * 5
+
+
+def test_routes_take_turns_in_the_calls_of_each_api(book):
+    routes = ("api", "shop")
+    for number, route in enumerate(routes):
+        first = 1000 * number
+        put(book, *(job(f"{route}{n}", builds=3, first=first + 10 * n, route=route) for n in range(20)))
+        put(book, *(job(f"{route}-{n}", first=first + 500 + n, route=route, may_list=False) for n in range(20)))
+    asked = Counter()
+    for number in range(20):
+        question = book.choose((Api.BUILD_INFO, Api.RECORD_LIST)[number % 2], NOW)
+        asked[question.api, book.jobs[question.job_id].route] += 1
+        book.asked(question, NOW, PER_MINUTE)
+    assert set(asked.values()) == {5}
 
 
 def test_however_many_jobs_wait_a_choice_evaluates_a_bounded_number_and_later_choices_the_others(book, monkeypatch):
@@ -184,6 +198,6 @@ def test_if_a_job_cannot_be_listed_each_of_its_many_builds_is_asked_about(book):
             many_job = book.jobs["many"]
             asked[question.build_id] += 1
             many_job.seen[many_job.ids.index(question.build_id)] = now
-            book.asked(many_job, now, PER_MINUTE)
+            book.asked(question, now, PER_MINUTE)
         assert now < NOW + 12 * HOUR
     assert max(asked.values()) < 30
