@@ -73,7 +73,7 @@ screenshots: $(VENV)/.dev $(VENV)/.browsers ## remake the pictures of the consol
 fuzz: $(VENV)/.dev ## arbitrary and mutated bytes through validation, for a minute
 	$(RUN) -m tests.fuzz_validator
 
-chaos: $(VENV)/.dev ## random faults against running gateways: SEED=, SECONDS=, OPTIONS="--postgres --s3 --replicas 3"
+chaos: $(VENV)/.dev ## random faults against running gateways: SEED=, SECONDS=, OPTIONS="--postgres --s3 --replicas 3 --limits"
 	$(RUN) -m tests.chaos $(addprefix --seed=,$(SEED)) $(addprefix --seconds=,$(SECONDS)) $(OPTIONS)
 
 bench-polling: $(VENV)/.dev ## ends of builds within CodeArts' limits, simulated, beside former policies

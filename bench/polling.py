@@ -222,7 +222,7 @@ class Adaptive:
             if question.project_id:
                 self.book.project(question.project_id).asked_at = Instant(now)
             else:
-                self.book.asked(self.book.jobs[question.job_id], Instant(now), self.per_minute)
+                self.book.asked(question, Instant(now), self.per_minute)
             self._call(api, now, lambda at: self._answer(question, now, at))
         self._turn(now)
 

@@ -1,7 +1,7 @@
 """Stand-ins of TestNod, its storage and CodeArts in one process, as cheap as aiohttp allows.
 
-Every build has ended as soon as it is asked for. `GET /finalized` returns how many runs were finalized with all their
-reports, and how many reports were stored.
+Every build has ended as soon as it is asked for; lists have the builds that a run was opened for.
+`GET /finalized` returns how many runs were finalized with all their reports, and how many reports were stored.
 """
 
 import asyncio
@@ -9,6 +9,7 @@ import itertools
 import json
 import sys
 from collections import defaultdict
+from collections.abc import Mapping
 from urllib.parse import parse_qs
 
 from aiohttp import web
@@ -24,6 +25,7 @@ class Upstreams:
         self._delay = delay
         self._ids = itertools.count(1)
         self._runs: dict[str, int] = {}
+        self._numbers: defaultdict[str, list[int]] = defaultdict(list)  # of the builds of each job
         self._stored: defaultdict[int, int] = defaultdict(int)
         self._finalized: set[str] = set()
         self._calls: defaultdict[str, int] = defaultdict(int)
@@ -50,16 +52,33 @@ class Upstreams:
                 return _json({"error_message": "Test run not found for this build_id."}, 404)
             self._finalized.add(build_id)
             return _json({"status": "processing"})
+        return self._codearts(name, path, request.query)
+
+    def _codearts(self, name: str, path: str, query: Mapping[str, str]) -> web.Response:
         if name == "build-info":
             return _json({"status": "success", "error": None, "result": {"building": False, "build_result": "SUCCESS"}})
         if name == "record-info":
             record = {"status": "SUCCESS", "branch": "main", "commit": "0" * 40, "repo_name": "shop"}
             return _json({"status": "success", "result": record})
+        if name == "list" and path.startswith("/v1/record/"):
+            return self._list_builds(path.split("/")[3], query)
         return _json({"error_message": "not here"}, 404)
+
+    def _list_builds(self, job_id: str, query: Mapping[str, str]) -> web.Response:
+        page, size = int(query["page_index"]), int(query["page_size"])
+        numbers = self._numbers[job_id]
+        shown = sorted(numbers, reverse=True)[page * size : (page + 1) * size]
+        builds = [{"number": number, "job_running_status": "Finished", "state": "SUCCESS"} for number in shown]
+        result = {"total_page": str(-(-len(numbers) // size)), "page_index": str(page), "job_build_states": builds}
+        return _json({"status": "success", "error": None, "result": result})
 
     def _register(self, body: bytes) -> web.Response:
         _, _, rest = body.partition(b'name="test_run[metadata][build_id]"\r\n\r\n')
-        run = self._runs.setdefault(rest.partition(b"\r\n")[0].decode(), len(self._runs) + 1)
+        build_id = rest.partition(b"\r\n")[0].decode()
+        if build_id not in self._runs:
+            _, job_id, number = build_id.split("-")
+            self._numbers[job_id].append(int(number))
+        run = self._runs.setdefault(build_id, len(self._runs) + 1)
         upload = next(self._ids)
         answer = {
             "id": upload,

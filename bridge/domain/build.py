@@ -310,7 +310,6 @@ class Build:
     described_at: Instant | None = None  # when record-info was read
     describe_attempts: int = 0
     describe_due_at: Instant = EPOCH
-    describe_reserved: bool = False  # the same of describe_due_at
     record: BuildRecord | None = None
     record_missing: bool = False  # record-info last answered that there is no such build
     metadata_mismatch: str | None = None

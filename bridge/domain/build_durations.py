@@ -40,7 +40,10 @@ class Durations:
 
     def ended_between(self, seen_age: int, age: int) -> float:
         """Return the probability that a build which ran at `seen_age` has ended by `age`."""
-        before = self.running_after(seen_age)
+        return self.ended_by(age, self.running_after(seen_age))
+
+    def ended_by(self, age: int, before: float) -> float:
+        """Return the same from `before`, the probability that the build still ran when it was seen."""
         return 1.0 if before < _TINY else 1 - self.running_after(age) / before
 
 

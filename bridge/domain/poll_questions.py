@@ -7,7 +7,7 @@ ended since it was last seen running, times half the time since then.
 
 from array import array
 from collections import Counter, OrderedDict
-from collections.abc import Collection, Iterable
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass, field
 from heapq import heapify, heappop, heappush
 from itertools import islice
@@ -42,10 +42,12 @@ REQUESTED = 600 * SECOND
 """What a build for which a notice came counts for: it is asked about before all builds without one."""
 
 MAX_STALE = 4  # entries of a job in the queue: each time it is scheduled, the one before becomes stale
-SAMPLE = 64  # builds of a job that are evaluated: they stand for all
-RIVALS = 128  # jobs of a route that a choice compares, those first that have been worth a call for longest
+SAMPLE = 16  # builds of a job that are evaluated: they stand for all, and others do in the next second
+RIVALS = 128  # jobs that a choice compares, of each route those first that have been worth a call for longest
 VALUE_AGE = Duration(5 * SECOND)  # a value is computed again after so long
-STEPS = 12  # of the search for the time at which a question is worth a call: exact to a second within an hour
+
+EXACT_TO = 8
+"""The time at which a question is worth a call is searched for exactly to this part of the wait, or to a second."""
 
 
 @dataclass(kw_only=True, slots=True)
@@ -69,7 +71,9 @@ class OpenJob:
     may_list: bool = True  # CodeArts lists its builds, as far as is known
     unlisted: frozenset[int] = frozenset()  # ids of builds that the last list lacked
     worth_at: Instant = EPOCH  # when a question is worth a call
-    value: float = 0.0
+    value: float = 0.0  # expected waiting over all builds at `value_at`
+    best_id: int = 0  # the build that most probably has ended by then, and its expected waiting
+    best_value: float = 0.0
     value_at: Instant = EPOCH
 
     def waiting(self, index: int, now: Instant) -> float:
@@ -87,17 +91,43 @@ class OpenJob:
 
     def value_of(self, now: Instant) -> float:
         """Return the expected waiting time over all builds, from a sample if they are many."""
-        count = len(self.ids)
-        step = max(1, count // SAMPLE)
-        sampled = range(0, count, step)
-        return sum(self.waiting(index, now) for index in sampled) * count / max(1, len(sampled))
+        return self.value_over_time(now)(now)
 
-    def best_build(self, now: Instant) -> tuple[int, float]:
-        """Return the id of the build that most probably has ended, and its expected waiting time."""
+    def value_over_time(self, now: Instant) -> Callable[[Instant], float]:
+        """Return a function from later times to the expected waiting time by then, if no question is asked."""
+        sampled = self._sampled(now)
+        share = len(self.ids) / max(1, len(sampled))
+        durations, certain, chances = self.durations, [], []
+        for index in sampled:
+            seen, started = self.seen[index], self.started[index]
+            if self.ids[index] in self.requested:
+                certain.append(seen - REQUESTED)
+            elif self.finished_at is not None and self.finished_at > seen:
+                certain.append(seen)
+            else:
+                chances.append((seen, started, durations.running_after(seen - started)))
+
+        def value(at: Instant) -> float:
+            total = float(sum(max(0, at - since) for since in certain))
+            for seen, started, before in chances:
+                if at > seen:
+                    total += durations.ended_by(at - started, before) * (at - seen) / 2
+            return total * share
+
+        return value
+
+    def evaluate(self, now: Instant) -> None:
+        """Compute `value`, and the build that most probably has ended."""
+        sampled = self._sampled(now)
+        waiting = [self.waiting(index, now) for index in sampled]
+        self.best_value, best = max(zip(waiting, sampled, strict=True))
+        self.best_id = self.ids[best]
+        self.value, self.value_at = sum(waiting) * len(self.ids) / len(sampled), now
+
+    def _sampled(self, now: Instant) -> range:
         count = len(self.ids)
         step = max(1, count // SAMPLE)
-        waiting, index = max((self.waiting(index, now), index) for index in range(0, count, step))
-        return self.ids[index], waiting
+        return range(now // SECOND % step, count, step)
 
     def note_listed(self, *, listed: Collection[int], at: Instant) -> None:
         """Record which builds a list that was requested `at` shows; what it lacks is left to build-info."""
@@ -122,6 +152,9 @@ class Question:
     project_id: str = ""
 
 
+_APIS = (Api.BUILD_INFO, Api.RECORD_LIST)  # of questions about a job
+
+
 @dataclass(kw_only=True, slots=True)
 class _Project:
     asked_at: Instant = EPOCH  # after a failure: until when it is not asked
@@ -139,7 +172,10 @@ class QuestionBook:
         self.may_list = True  # whether the account may list the builds of a job
         self._worth: float = MIN_WORTH
         self._later: list[tuple[Instant, str]] = []
-        self._ready: OrderedDict[str, dict[str, None]] = OrderedDict()  # by route; the next route comes first
+        self._ready: dict[str, dict[str, None]] = {}  # by route
+        self._turns: dict[Api, OrderedDict[str, None]] = {
+            api: OrderedDict() for api in _APIS
+        }  # the next route is first
         self._projects_ready: Counter[str] = Counter()
 
     # -- what is known ---------------------------------------------------------------------------------------------
@@ -159,9 +195,12 @@ class QuestionBook:
             self.builds -= len(job.ids)
             self._unready(job)
 
-    def asked(self, job: OpenJob, now: Instant, per_minute: float) -> None:
-        """Record that a question about the job was asked, so that the next one waits."""
+    def asked(self, question: Question, now: Instant, per_minute: float) -> None:
+        """Record that a question about a job was asked: the next one waits, and other routes come first."""
+        job, turns = self.jobs[question.job_id], self._turns[question.api]
         job.asked_at = now
+        if job.route in turns:  # of this API alone: else some routes would get its calls, and others those of another
+            turns.move_to_end(job.route)
         self._unready(job)
         self._schedule(job, now, per_minute)
 
@@ -183,11 +222,16 @@ class QuestionBook:
         self._advance(now)
         if api is Api.JOB_LIST:
             return self._project_question(now)
-        for route in list(self._ready):
+        turns, compared = self._turns[api], 0
+        for _ in range(len(turns)):
+            route = next(iter(turns))
             question = self._of_route(route, api, now)
             if question is not None:
-                self._ready.move_to_end(route)
                 return question
+            turns.move_to_end(route)
+            compared += len(self._ready[route])
+            if compared >= RIVALS:
+                break
         return None
 
     def _of_route(self, route: str, api: Api, now: Instant) -> Question | None:
@@ -195,33 +239,35 @@ class QuestionBook:
         most = 0.0
         for job_id in islice(self._ready[route], RIVALS):
             job = self.jobs[job_id]
-            value, build_id = self._value(job, now), 0
-            if value <= most:
+            if between(job.value_at, now) >= VALUE_AGE:
+                job.evaluate(now)
+            if job.value <= most:
                 continue
+            build_id = 0
             if api is Api.RECORD_LIST:
-                value = self._value_of_list(job, value, now)
+                value = self._value_of_list(job, now)
             else:
-                build_id, value = self._value_of_build(job, now)
+                build_id, value = self._value_of_build(job)
             if value > most:
                 best, most = Question(api=api, job_id=job_id, build_id=build_id), value
         return best
 
-    def _value_of_list(self, job: OpenJob, value: float, now: Instant) -> float:
+    def _value_of_list(self, job: OpenJob, now: Instant) -> float:
         """Return what the list of a job's builds is worth, 0 if it is not worth a call."""
         if not (self.may_list and job.may_list):
             return 0.0
+        value = job.value
         if job.unlisted:
             value -= sum(job.waiting(index, now) for index, each in enumerate(job.ids) if each in job.unlisted)
             return value if value >= self._worth else 0.0
         return value
 
-    def _value_of_build(self, job: OpenJob, now: Instant) -> tuple[int, float]:
+    def _value_of_build(self, job: OpenJob) -> tuple[int, float]:
         """Return the build of a job that build-info is worth most for, and what it is worth, 0 if no call."""
-        build_id, value = job.best_build(now)
-        listed = self.may_list and job.may_list and build_id not in job.unlisted
-        if listed and len(job.ids) > 1 and value < SHORT_FACTOR * self._worth:
+        listed = self.may_list and job.may_list and job.best_id not in job.unlisted
+        if listed and len(job.ids) > 1 and job.best_value < SHORT_FACTOR * self._worth:
             return 0, 0.0
-        return build_id, value
+        return job.best_id, job.best_value
 
     def _project_question(self, now: Instant) -> Question | None:
         for project_id, jobs in self._projects_ready.most_common(RIVALS):
@@ -230,11 +276,6 @@ class QuestionBook:
             if jobs >= MIN_JOBS * project.pages and due:
                 return Question(api=Api.JOB_LIST, project_id=project_id)
         return None
-
-    def _value(self, job: OpenJob, now: Instant) -> float:
-        if between(job.value_at, now) >= VALUE_AGE:
-            job.value, job.value_at = job.value_of(now), now
-        return job.value
 
     # -- when a question is worth a call -----------------------------------------------------------------------------
 
@@ -259,12 +300,15 @@ class QuestionBook:
         if plenty:
             usual = after(job.asked_at, job.usual_interval(self._min_interval, self._max_interval))
             latest = max(least, min(latest, usual))
-        if latest <= now or job.value_of(least) >= self._worth:
+        value = job.value_over_time(now)
+        if latest <= now or value(least) >= self._worth:
             return least
-        low, high = least, latest
-        for _ in range(STEPS):
+        low, high, reach = least, min(latest, after(least, SECOND)), 2 * SECOND
+        while high < latest and value(high) < self._worth:
+            low, high, reach = high, min(latest, after(least, Duration(reach))), 2 * reach
+        while high - low > max(SECOND, (high - least) // EXACT_TO):
             middle = Instant((low + high) // 2)
-            low, high = (low, middle) if job.value_of(middle) >= self._worth else (middle, high)
+            low, high = (low, middle) if value(middle) >= self._worth else (middle, high)
         return high
 
     def _advance(self, now: Instant) -> None:
@@ -275,7 +319,11 @@ class QuestionBook:
                 self._make_ready(job)
 
     def _make_ready(self, job: OpenJob) -> None:
-        jobs = self._ready.setdefault(job.route, {})
+        if job.route not in self._ready:
+            self._ready[job.route] = {}
+            for turns in self._turns.values():
+                turns[job.route] = None
+        jobs = self._ready[job.route]
         if job.job_id not in jobs:
             jobs[job.job_id] = None
             if job.project_id:
@@ -287,6 +335,8 @@ class QuestionBook:
             del jobs[job.job_id]
             if not jobs:
                 del self._ready[job.route]
+                for turns in self._turns.values():
+                    del turns[job.route]
             if job.project_id:
                 self._projects_ready[job.project_id] -= 1
                 if not self._projects_ready[job.project_id]:

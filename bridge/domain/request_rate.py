@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 from enum import StrEnum
 
 from bridge.domain.instants import EPOCH, HOUR, MINUTE, SECOND, ZERO, Duration, Instant, after, between
+from bridge.domain.text_format import counted
 
 
 class Api(StrEnum):
@@ -41,8 +42,8 @@ def api_of(path: str) -> Api | None:
     return next((api for api, pattern in _PATHS.items() if pattern.fullmatch(path)), None)
 
 
-MIN_PER_MINUTE = 1.0
-"""However often CodeArts throttles: fewer calls would not notice that it takes more again."""
+MIN_PER_MINUTE = 0.2
+"""However often CodeArts throttles, it is called once in five minutes, to notice that it takes more again."""
 
 MARGIN = 0.9
 """The share of the accepted rate that is used while no higher one is probed."""
@@ -51,8 +52,11 @@ RECOVERY_CALLS = 5
 """Answered calls in which the rate recovers from a halving to MARGIN of what was accepted before."""
 
 MIN_SHOWN = 3
-"""Fewer answered calls in a minute show no limit: others use up the account's, or the bridge had little to ask. All
-limits of CodeArts that are known are of 10 calls or more."""
+"""Fewer answered calls in a minute show no limit: others use up the account's, or the bridge had little to ask. Only if
+the recovery is throttled again is the limit taken for a lower one. All that are known are of 10 calls or more."""
+
+LOW_STEP = 1.0
+"""Calls a minute that each answered call adds to such a low limit once it is probed: it may be gone."""
 
 HOLD = Duration(10 * MINUTE)
 HOLD_CALLS = 120
@@ -182,8 +186,10 @@ def _recover(rate: RequestRate, now: Instant, highest: float) -> RequestRate:
         return _raised(rate, highest / FREE_STEPS, now, highest)
     if now < rate.probe_at:
         return rate
-    probed = _raised(rate, PROBE_STEP * rate.accepted, now, highest)
-    if probed.per_minute > PROBED_ABOVE * rate.accepted:
+    is_low = rate.accepted < MIN_SHOWN
+    probed = _raised(rate, LOW_STEP if is_low else PROBE_STEP * rate.accepted, now, highest)
+    is_shown = not is_low or rate.answered_per_minute(now) >= MIN_SHOWN
+    if is_shown and probed.per_minute > PROBED_ABOVE * rate.accepted:
         return replace(probed, accepted=None, probes=0)
     return probed
 
@@ -202,6 +208,10 @@ def throttle(rate: RequestRate, now: Instant, *, sent_at: Instant, retry_after_s
         return paused
     if rate.recovers_from is None or rate.accepted is None:
         paused = _learn_limit(paused, now)
+    elif rate.per_minute > rate.recovers_from:  # calls were answered at a lower rate, and not at this one
+        paused = replace(paused, accepted=min(rate.accepted, rate.per_minute))
+    if paused.accepted != rate.accepted and _is_burst(paused):  # more are throttled until these are a minute old
+        paused = replace(paused, next_at=max(paused.next_at, after(paused.window_at, MINUTE)))
     # The limit is often one of a minute: what it takes in a minute bounds the rate at which its end is awaited.
     halved = max(MIN_PER_MINUTE, min(rate.per_minute, paused.accepted or rate.per_minute) / 2)
     paused = replace(paused, per_minute=halved, recovers_from=halved, halved_at=now)
@@ -211,13 +221,21 @@ def throttle(rate: RequestRate, now: Instant, *, sent_at: Instant, retry_after_s
 
 def _learn_limit(rate: RequestRate, now: Instant) -> RequestRate:
     """Return the rate with what CodeArts took in the last minute as its limit, if that was enough to show one."""
-    answered = rate.answered_per_minute(now)
-    if answered < min(MIN_SHOWN, IN_USE * rate.per_minute):
+    rate = _windows(rate, now)
+    answered = rate.answered if _is_burst(rate) else rate.answered_per_minute(now)
+    if answered >= min(MIN_SHOWN, IN_USE * rate.per_minute):
+        taken = min(rate.per_minute, answered)
+    elif rate.accepted is not None:
+        is_low = rate.accepted < MIN_SHOWN  # the calls are too few to show by how much it is lower
+        taken = min(rate.accepted, rate.per_minute) if is_low else rate.accepted
+    elif rate.recovers_from is not None and rate.per_minute > rate.recovers_from:
+        taken = rate.recovers_from / MARGIN  # at that rate calls were answered again
+    else:
         return rate
-    taken = max(MIN_PER_MINUTE, min(rate.per_minute, answered))
+    taken = max(MIN_PER_MINUTE, taken)
     same = rate.accepted is not None and rate.probe_at <= now and taken >= MARGIN * rate.accepted
     probes = rate.probes + 1 if same else 0
-    hold = max(HOLD, Duration(int(HOLD_CALLS * MINUTE / taken)))
+    hold = HOLD if taken < MIN_SHOWN else max(HOLD, Duration(int(HOLD_CALLS * MINUTE / taken)))
     return replace(
         rate,
         accepted=taken,
@@ -226,14 +244,18 @@ def _learn_limit(rate: RequestRate, now: Instant) -> RequestRate:
     )
 
 
+def _is_burst(rate: RequestRate) -> bool:
+    """Return whether nearly all calls of the last minute were made since `window_at`."""
+    return rate.answered >= 2 * rate.answered_before
+
+
 def _windows(rate: RequestRate, now: Instant) -> RequestRate:
-    """Return the rate with its windows of a minute moved to `now`."""
+    """Return the rate with its windows of a minute; if a minute is over, a new window begins at `now`."""
     passed = between(rate.window_at, now)
     if ZERO <= passed < MINUTE:
         return rate
-    if MINUTE <= passed < 2 * MINUTE:
-        return replace(rate, window_at=after(rate.window_at, MINUTE), answered_before=rate.answered, answered=0)
-    return replace(rate, window_at=now, answered_before=0, answered=0)
+    before = round(rate.answered * (2 - passed / MINUTE)) if MINUTE <= passed < 2 * MINUTE else 0
+    return replace(rate, window_at=now, answered_before=before, answered=0)
 
 
 def refuse(rate: RequestRate, now: Instant) -> RequestRate:
@@ -246,8 +268,9 @@ def describe_rate(api: Api, rate: RequestRate, now: Instant) -> str:
     name = api.replace("_", "-")
     if rate.refused_until is not None and now < rate.refused_until:
         return f"CodeArts does not answer {name} to the bridge. Others of its calls are used in its place."
-    limit = max(1, round(rate.per_minute if rate.accepted is None else rate.accepted))
-    calls = f"{limit} call{'' if limit == 1 else 's'} a minute"
+    limit = rate.per_minute if rate.accepted is None else rate.accepted
+    minutes = round(1 / limit)
+    calls = f"1 call in {minutes} minutes" if minutes > 1 else f"{counted(max(1, round(limit)), 'call')} a minute"
     if rate.accepted is None and rate.recovers_from is not None:
         return f"CodeArts throttled {name} after few calls. The bridge makes at most {calls} until more are answered."
     if rate.accepted is None:

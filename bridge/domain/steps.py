@@ -8,9 +8,7 @@ from bridge.domain.instants import Instant
 
 @dataclass(frozen=True, slots=True)
 class FetchRecord:
-    """Call record-info of CodeArts; `reserved` as in Poll."""
-
-    reserved: bool
+    """Call record-info of CodeArts, or what it lacks."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -163,7 +163,8 @@ BEFORE = sa.bindparam("before", type_=sa.BigInteger)
 def move_back(connection: sa.Connection, now: int, items: Sequence[int]) -> list[int]:
     """Subtract each of `items` (microseconds) from every time after `now`; return the numbers of changed builds.
 
-    A correct due time in the future moves too. That is harmless: the build only becomes due earlier. A time that would
+    A due time after `now` becomes `now`, because clocks that were ahead by different spans may have written it. For a
+    correct one that is harmless: the build only becomes due earlier. A time that would
     move before the last time that is not after `now` becomes `now`: another clock has written it, which was less far
     ahead, and nothing may seem older than it is.
     """
@@ -224,6 +225,8 @@ def _move(connection: sa.Connection, table: sa.Table, is_meant: Any, among: Any,
 
 def _at(column: sa.Column[Any], values: dict[str, int]) -> sa.ColumnElement[int]:
     """Return the new value of a column; a time that may lie in the future does not move into the past."""
+    if "now" in values and column.name.endswith("due_at") and column.table in (builds, deliveries):
+        return NOW
     if "now" in values and column.name.endswith(MAY_BE_FUTURE) and column.table is not rejections:
         return sa.case((column + BY > NOW, column + BY), else_=NOW)
     if "now" in values and column.name != "kept_until":  # another clock may have been further ahead, or less

@@ -82,7 +82,6 @@ class _BuildColumns(NamedTuple):
     described_at: int | None
     describe_attempts: int
     describe_due_at: int
-    describe_reserved: bool
     record: dict[str, str | None] | None
     record_missing: bool
     metadata_mismatch: str | None

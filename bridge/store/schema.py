@@ -66,7 +66,6 @@ builds = sa.Table(
     sa.Column("described_at", sa.BigInteger),
     sa.Column("describe_attempts", sa.BigInteger, nullable=False),
     sa.Column("describe_due_at", sa.BigInteger, nullable=False),
-    sa.Column("describe_reserved", sa.Boolean, nullable=False),
     sa.Column("record", sa.JSON(none_as_null=True)),
     sa.Column("record_missing", sa.Boolean, nullable=False, server_default=sa.false()),  # as record-info last answered
     sa.Column("metadata_mismatch", sa.Text),

@@ -310,7 +310,6 @@ def _build_row(key: str, upload: AcceptedUpload, now: int) -> dict[str, object]:
         "poll_reserved": False,
         "describe_attempts": 0,
         "describe_due_at": 0,
-        "describe_reserved": False,
         "route": "",
         "finalize_attempts": 0,
         "finalize_due_at": 0,

@@ -8,7 +8,7 @@ from bridge.client.codearts import CodeArts
 from bridge.clock import Clock
 from bridge.domain.instants import HOUR, Duration, Instant
 from bridge.domain.outcomes import BuildsListed, CodeArtsFailure, JobsListed, ListedBuild
-from bridge.domain.request_rate import Api
+from bridge.domain.request_rate import Api, latest_slot
 from bridge.protocols.codearts_lists import PAGE_SIZE
 from bridge.store.engine.base import Database
 from bridge.store.open_builds import OpenBuildRow
@@ -80,5 +80,7 @@ class ListFetcher:
     async def _wait_for_slot(self, api: Api) -> bool:
         """Wait for the slot of a further page; return whether it came before the worker stops."""
         (slot_at,) = await self.rates.take_slots(api, 1)
-        await self.clock.wait(self.stopping, slot_at + self.clock.now() - self.database.now())
+        now = self.database.now()
+        slot_at = min(slot_at, latest_slot(self.rates.rate(api, now), now))  # the clock may have been set back
+        await self.clock.wait(self.stopping, slot_at + self.clock.now() - now)
         return not self.stopping.is_set()

@@ -39,10 +39,12 @@ class RequestRates:
         """Return whether the settings permit so many calls that none has to be saved."""
         return self.highest >= PLENTIFUL_PER_MINUTE
 
-    def rate(self, api: Api) -> RequestRate:
-        """Return the rate as this gateway saw it last, without times that only a wrong clock can have written."""
-        rate = self.known.get(api) or RequestRate(per_minute=self.highest)
-        return corrected(rate, self._database.now(), self.highest)
+    def rate(self, api: Api, now: Instant) -> RequestRate:
+        """Return the rate as this gateway saw it last, without times that only a wrong clock can have written.
+
+        `now` is the ledger's time that the caller compares with: a slot of a wrong clock is free then, not later.
+        """
+        return corrected(self.known.get(api) or RequestRate(per_minute=self.highest), now, self.highest)
 
     async def refresh(self) -> Mapping[Api, RequestRate]:
         """Read the rates as all gateways have left them."""
@@ -67,7 +69,7 @@ class RequestRates:
 
     async def record_throttled(self, api: Api, sent_at: Instant, retry_after_seconds: float | None) -> None:
         """Slow down the calls of all gateways, because CodeArts throttled one."""
-        before = self.rate(api)
+        before = self.rate(api, self._database.now())
         call = ThrottledCall(sent_at=sent_at, retry_after_seconds=retry_after_seconds)
         rate = (await self._use(api, throttled=call)).rate
         if self._metrics is not None:

@@ -130,7 +130,8 @@ class StatusPoller:
                     next_at = after(self._clock.now(), LOOK_INTERVAL)
                 await self._clock.wait(self._stopping, self._clock.now() + MIN_TURN)
                 if not self._stopping.is_set():
-                    await self._clock.wait(self._waker.woken, next_at)
+                    latest = after(self._clock.now(), LOOK_INTERVAL)  # also if the clock was set back meanwhile
+                    await self._clock.wait(self._waker.woken, min(next_at, latest))
         finally:
             for call in self._calls:
                 call.cancel()
@@ -278,13 +279,14 @@ class StatusPoller:
     def _per_minute(rates: RequestRates, now: Instant) -> float:
         """Return how many questions are possible in a minute."""
         apis = (api for api in (Api.RECORD_LIST, Api.BUILD_INFO) if not _is_refused(rates, api, now))
-        return sum(rates.rate(api).per_minute for api in apis)
+        return sum(rates.rate(api, now).per_minute for api in apis)
 
     # -- polls of single builds --------------------------------------------------------------------------------------
 
     async def _grant_due(self, rates: RequestRates) -> Instant:
         """Grant as many polls as build-info may be called now; return when to look at that again."""
-        now, rate = self._database.now(), rates.rate(Api.BUILD_INFO)
+        now = self._database.now()
+        rate = rates.rate(Api.BUILD_INFO, now)
         if self._book.choose(Api.BUILD_INFO, now) is None:
             return self._next_question()
         free_at = max(rate.next_at, min(self._granted_until, after(now, rate.interval)))
@@ -307,7 +309,7 @@ class StatusPoller:
             grant = PollGrant(build_id=question.build_id, seen_at=Instant(job.seen[index]))
             job.seen[index] = max(job.seen[index], now)
             job.requested -= {question.build_id}
-            self._book.asked(job, now, self._per_minute(rates, now))
+            self._book.asked(question, now, self._per_minute(rates, now))
             granted |= await self._database.write(grant_polls, grant)
         if granted:
             self._wake_dispatcher()
@@ -323,7 +325,7 @@ class StatusPoller:
         now, slots = self._database.now(), self._slots[api]
         if _is_refused(rates, api, now):
             return self._look_at
-        if slots and slots[0] > latest_slot(rates.rate(api), now):  # the clock was set back
+        if slots and slots[0] > latest_slot(rates.rate(api, now), now):  # the clock was set back
             slots.clear()
         while slots and slots[0] <= now and len(self._calls) < MAX_CALLS:
             slots.popleft()
@@ -331,7 +333,7 @@ class StatusPoller:
                 self._mark_asked(question, now, rates)
                 self._start(self._fetch(question, codearts, rates))
         if not slots and self._book.choose(api, now) is not None:
-            ahead = max(1, SLOTS_AHEAD // rates.rate(api).interval)
+            ahead = max(1, SLOTS_AHEAD // rates.rate(api, now).interval)
             slots.extend(await rates.take_slots(api, min(ahead, len(self._book.jobs))))
         return slots[0] if slots else self._next_question()
 
@@ -339,7 +341,7 @@ class StatusPoller:
         if question.project_id:
             self._book.project(question.project_id).asked_at = now
         else:
-            self._book.asked(self._book.jobs[question.job_id], now, self._per_minute(rates, now))
+            self._book.asked(question, now, self._per_minute(rates, now))
 
     def _start(self, call: Coroutine[Any, Any, None]) -> None:
         task = asyncio.create_task(call)
@@ -449,7 +451,7 @@ def _intervals(policy: Policy) -> tuple[Duration, Duration, Duration]:
 
 
 def _is_refused(rates: RequestRates, api: Api, now: Instant) -> bool:
-    return (rates.rate(api).refused_until or EPOCH) > now
+    return (rates.rate(api, now).refused_until or EPOCH) > now
 
 
 def _is_refusal(outcome: CodeArtsFailure) -> bool:

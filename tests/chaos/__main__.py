@@ -25,6 +25,7 @@ def main() -> None:
     parser.add_argument(
         "--replicas", type=int, default=1, help="gateways on one ledger; more than one needs --postgres"
     )
+    parser.add_argument("--limits", action="store_true", help="CodeArts limits the calls of each API")
     given = parser.parse_args()
     if given.replicas > 1 and not given.postgres:
         parser.error("several gateways need --postgres")
@@ -34,6 +35,7 @@ def main() -> None:
         postgres=given.postgres,
         s3=given.s3,
         replicas=given.replicas,
+        limits=given.limits,
     )
     print(f"seed {options.seed}", flush=True)
     folder = Path(tempfile.mkdtemp(prefix="bridge-chaos-"))

@@ -1,12 +1,14 @@
 """What a run of chance will do, drawn from its seed before it begins: builds, faults and unwelcome callers, by time."""
 
 import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from functools import cache
+from math import inf
 from random import Random
 
+from bridge.sandbox.faults import CALL_NAMES
 from tests.chaos.faults import (
     CLOCKS,
     FULL,
@@ -49,6 +51,9 @@ SLOW_SHARE = 0.3  # of the unwelcome callers
 GREED_SECONDS = (2.0, 6.0)  # between two acts of the greedy caller
 GREEDY_BUILD_SECONDS = 10.0  # between two builds of its own
 COSTLY_UPLOADS, COSTLY_CASES = 4, 20_000  # of each of these builds, and of each file: a megabyte that takes a while
+LIMITED_APIS = tuple(name for name in CALL_NAMES if name.startswith("codearts."))
+CALL_LIMITS = (10, 20, 50, 120)  # calls of an API in a minute, as CodeArts' policies have them
+CALLS_PER_BUILD = 4  # to one API, at most
 BAD_BEGINS = 0.2  # of the run: the bad build is there for most of it
 BAD_PLACES = ("testnod.register", "s3.put", "testnod.finalize", "codearts.build_info")
 HOSTILE_JOB = "e" * 32  # that hostile uploads of the honest caller go to
@@ -73,6 +78,7 @@ class Options:
     postgres: bool = False
     s3: bool = False
     replicas: int = 1
+    limits: bool = False  # CodeArts limits the calls of each API, as its throttling policies do
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -156,6 +162,13 @@ class Plan:
     greedy_acts: tuple[GreedyAct, ...]
     bad: BadBuild
     deaths: tuple[Death | None, ...]
+    calls_per_minute: Mapping[str, int]  # that CodeArts answers, by call
+
+    @property
+    def pace_seconds(self) -> float:
+        """Return how long the calls to CodeArts take at most, because of their limits."""
+        builds = len(self.plays) + len(self.greedy_plays) + 1
+        return 60 * builds * CALLS_PER_BUILD / min(self.calls_per_minute.values(), default=inf)
 
 
 def draw(options: Options, corpus: Corpus) -> Plan:
@@ -169,11 +182,16 @@ def draw(options: Options, corpus: Corpus) -> Plan:
         greedy_acts=tuple(_greedy_acts(_chance(options, "greed"), options, plays)),
         bad=_bad(_chance(options, "bad"), options, corpus),
         deaths=tuple(_deaths(_chance(options, "deaths"), options)),
+        calls_per_minute=_limits(_chance(options, "limits")) if options.limits else {},
     )
 
 
 def _chance(options: Options, part: str) -> Random:
     return Random(f"{options.seed}/{part}")
+
+
+def _limits(chance: Random) -> dict[str, int]:
+    return {api: chance.choice(CALL_LIMITS) for api in LIMITED_APIS}
 
 
 def _plays(chance: Random, options: Options, corpus: Corpus) -> Iterator[Play]:

@@ -78,7 +78,9 @@ class Stage:
 async def set_stage(options: Options, plan: Plan, folder: Path) -> AsyncIterator[Stage]:
     """Start everything, and end it."""
     async with AsyncExitStack() as ends:
-        behavior = Behavior(keep_bytes=False, url_seconds=URL_SECONDS)
+        behavior = Behavior(
+            keep_bytes=False, url_seconds=URL_SECONDS, calls_per_minute=plan.calls_per_minute, retry_after=True
+        )
         sandbox = Sandbox(behavior=behavior)
         bad = BadAnswers(plan.bad, sandbox)
         with bad.installed():

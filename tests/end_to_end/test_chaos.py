@@ -23,7 +23,7 @@ RUNS = pytest.mark.parametrize(
 
 
 @pytest.mark.early
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(900)
 @RUNS
 async def test_after_a_run_of_chance_every_invariant_holds(options: Options, corpus: Corpus, tmp_path: Path) -> None:
     asyncio.get_running_loop().set_debug(False)  # the stand-ins answer from it

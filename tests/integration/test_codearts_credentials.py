@@ -62,7 +62,8 @@ async def test_a_build_is_described_watched_and_finalized_as_whoever_we_are(sand
         await sandbox.state.calls.wait_for("testnod.finalize")
     (run,) = sandbox.state.runs.all(None)
     assert run.uploads[0].registered.metadata["branch"] == "main"
-    assert all(call.status == 200 for call in sandbox.state.calls.at("codearts.*"))
+    # A call may still be unanswered when the gateway stops.
+    assert {call.status for call in sandbox.state.calls.at("codearts.*")} <= {200, None}
 
 
 async def test_a_token_that_ends_in_the_middle_is_renewed_and_nobody_notices(sandbox, tmp_path):

@@ -213,9 +213,16 @@ async def test_a_codearts_that_hangs_holds_no_run_back(tmp_path, sandbox):
     async with gateway(tmp_path, sandbox) as running:
         await upload(running, 1, junit(1), node_id="1")
         sandbox.state.builds.end(JOB, 1, at=sandbox.state.micros())
+
+        async def waits_for_codearts_alone():
+            deliveries = (await build_of(running))["reports"][0]["deliveries"]
+            return {each["target"]: each["state"] for each in deliveries} == {
+                "testnod": "delivered",
+                "codearts": "pending",
+            }
+
         await until(finalized(sandbox))
-        states = {each["target"]: each["state"] for each in (await build_of(running))["reports"][0]["deliveries"]}
-        assert states == {"testnod": "delivered", "codearts": "pending"}
+        await until(waits_for_codearts_alone)
 
 
 async def test_what_codearts_refuses_for_good_is_dead_there_and_delivered_at_testnod(tmp_path, sandbox):

@@ -228,12 +228,18 @@ async def test_a_route_that_is_gone_holds_what_is_owed_visibly_and_resumes_by_it
 
         stage.where = there
         await stage.reload(CI.format(OLD).replace("shop", "other") + SHOP.replace("shop", "other"))
+
+        async def shows_the_blocked_route():
+            _, readyz = await stage.operator("/readyz")
+            return (
+                "is no longer in the settings" in await stage.why()
+                and "route:shop" in {upstream["name"] for upstream in json.loads(readyz)["upstreams"]}
+                and "bridge_builds_blocked 1.0" in await stage.figures("bridge_builds_blocked ")
+                and len(await stage.figures(AWAY)) == 1
+            )
+
         await until(lambda: _build_is(stage, blocked_reason=GONE))
-        assert "is no longer in the settings" in await stage.why()
-        _, readyz = await stage.operator("/readyz")
-        assert "route:shop" in {upstream["name"] for upstream in json.loads(readyz)["upstreams"]}
-        assert "bridge_builds_blocked 1.0" in await stage.figures("bridge_builds_blocked ")
-        assert len(await stage.figures(AWAY)) == 1
+        await until(shows_the_blocked_route)
         assert not sandbox.state.runs.all()
 
         await stage.reload(CI.format(OLD) + SHOP)

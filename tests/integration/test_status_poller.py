@@ -9,6 +9,7 @@ from bridge.sandbox.sandbox import Sandbox
 from tests.support.whole import JOB, ask, running_gateway, until, upload
 
 BUILDS = range(1, 9)
+FAILED = ("FAILURE", "build_info")
 
 
 @pytest.fixture
@@ -107,10 +108,12 @@ async def test_the_state_that_a_list_shows_is_the_result_of_the_build(gateway, s
     await open_builds(gateway, sandbox)
     sandbox.state.faults.at_random("codearts.build_info", rate=1, answer={"status": 500, "body": "<html>"}, seed=1)
     end(sandbox, *BUILDS, result="FAILURE")
-    await until(lambda: finalized(sandbox) == len(BUILDS))
-    assert {(build["build_result"], build["end_reason"]) for build in (await ask(gateway, "builds"))["builds"]} == {
-        ("FAILURE", "build_info")
-    }
+
+    async def shows_results():
+        shown = (await ask(gateway, "builds"))["builds"]
+        return [(build["build_result"], build["end_reason"]) for build in shown] == [FAILED] * len(BUILDS)
+
+    await until(shows_results)
 
 
 async def test_throttling_shows_in_readyz_and_metrics(gateway, sandbox):
@@ -122,13 +125,21 @@ async def test_throttling_shows_in_readyz_and_metrics(gateway, sandbox):
             async with http.get(f"{gateway.admin_url}/readyz") as answer:
                 return [rate for rate in (await answer.json())["codearts_rates"] if rate["throttled_at"]]
 
+        async def counted():
+            async with http.get(f"{gateway.admin_url}/metrics") as answer:
+                lines = (await answer.text()).splitlines()
+            return [line for line in lines if line.startswith("bridge_codearts_")]
+
+        async def are_counted():
+            api, lines = f'api="{rate["api"]}"', await counted()
+            throttled = [line for line in lines if line.startswith("bridge_codearts_throttled_total") and api in line]
+            paced = [line for line in lines if line.startswith(f"bridge_codearts_calls_per_minute{{{api}")]
+            return bool(paced) and bool(throttled) and not throttled[0].endswith(" 0.0")
+
         await until(shown)
         (rate, *_) = await shown()
-        assert rate["sentence"].startswith("CodeArts takes about ")
-        async with http.get(f"{gateway.admin_url}/metrics") as answer:
-            lines = (await answer.text()).splitlines()
-    assert any(line.startswith("bridge_codearts_throttled_total") and not line.endswith(" 0.0") for line in lines)
-    assert any(line.startswith(f'bridge_codearts_calls_per_minute{{api="{rate["api"]}"}}') for line in lines)
+        assert rate["sentence"].startswith(("CodeArts takes about ", "CodeArts throttled "))
+        await until(are_counted)
 
 
 async def test_after_an_outage_of_codearts_the_ends_are_found_without_a_new_upload(gateway, sandbox):

@@ -27,7 +27,7 @@ def due_polls(context: PlanContext) -> Iterator[UpstreamCall]:
     build = context.build
     waits = bool(context.pending) and build.described_at is None and not context.require_record()
     if waits and _is_due(context, build.describe_due_at):
-        yield FetchRecord(reserved=build.describe_reserved)
+        yield FetchRecord()
     polls = context.policy.has_codearts and (build.state is BuildState.OPEN or polls_for_result(context))
     if polls and _poll_is_due(context):
         yield Poll(reserved=build.poll_reserved)
@@ -171,4 +171,4 @@ def leave_to_poller(now: Instant) -> tuple[Change, ...]:
 
 def defer_record(turn_at: Instant) -> tuple[Change, ...]:
     """Return the changes that defer a question about the record to its turn in the queue of all calls."""
-    return (set_build(describe_due_at=turn_at, describe_reserved=True),)
+    return (set_build(describe_due_at=turn_at),)

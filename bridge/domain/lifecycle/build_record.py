@@ -88,7 +88,7 @@ def after_record(
             | outcomes.OutcomeUnknown()
         ):
             if question is RecordQuestion.DETAILS and is_refused(outcome):
-                return (set_build(describe_due_at=now, describe_reserved=False, last_error=outcome.message),)
+                return (set_build(describe_due_at=now, last_error=outcome.message),)
             return _not_answered(build, outcome, now, policy)
 
 
@@ -118,13 +118,13 @@ def _record_is(
     values: dict[str, Any] = {"record": record, "metadata_mismatch": mismatch, "last_error": None}
     if described:
         values["described_at"] = now
-    return (set_build(**values, describe_reserved=False),)
+    return (set_build(**values),)
 
 
 def _not_answered(build: Build, outcome: outcomes.CodeArtsFailure, now: Instant, policy: Policy) -> tuple[Change, ...]:
     attempts = build.describe_attempts + 1
     due_at = next_attempt_at(now, policy, attempts, f"describe/{build.id}", outcome)
-    values: dict[str, Any] = {"describe_attempts": attempts, "describe_due_at": due_at, "describe_reserved": False}
+    values: dict[str, Any] = {"describe_attempts": attempts, "describe_due_at": due_at}
     if build.record is None:
         values["record_missing"] = isinstance(outcome, outcomes.NoSuchBuild)
     elif isinstance(outcome, outcomes.NoSuchBuild) or is_refused(outcome) or _is_given_up(build, attempts, policy):

@@ -11,7 +11,7 @@ from bridge.domain.build import BuildNo, BuildState
 from bridge.domain.instants import DAY, SECOND
 from bridge.domain.routing import canonical_job_id
 from bridge.errors import BadParameter, NotFound
-from bridge.server.http.requests import BuildName, read_build_name
+from bridge.server.http.requests import BuildName, is_job_id, read_build_name
 from bridge.server.http.responses import quote_for_display
 from bridge.store.operator_actions import AuditQuery
 from bridge.store.queries import BuildsQuery
@@ -111,7 +111,9 @@ def _require_known(query: MultiMapping[str], names: Collection[str]) -> None:
 def _build_no(query: MultiMapping[str]) -> BuildNo | None:
     if not query.get("build_no"):
         return None
-    return read_build_name({"job_id": query.get("job_id", ""), "build_no": query["build_no"]}).build_no
+    name = read_build_name({"job_id": query.get("job_id", ""), "build_no": query["build_no"]})
+    name.require(found=not is_job_id(name.job_id))
+    return name.build_no
 
 
 def _filtered_job_id(query: MultiMapping[str]) -> str | None:

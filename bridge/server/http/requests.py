@@ -117,6 +117,11 @@ class BuildName:
             raise self.fault
 
 
+def is_job_id(text: str) -> bool:
+    """Return whether `text` has the form of a job id of CodeArts."""
+    return _JOB_ID.fullmatch(text) is not None
+
+
 def read_build_name(query: Mapping[str, str]) -> BuildName:
     """Return the build that job_id and build_no name: those of CodeArts, or route and build_id of a submitted build.
 

@@ -144,6 +144,20 @@ async def test_what_clocks_that_were_ahead_by_different_spans_wrote_is_not_older
     assert [row.accepted_at for row in rows] == [began, clock.now(), began, clock.now()]
 
 
+async def test_what_a_clock_that_was_further_ahead_made_due_is_due_at_once(database, ledger, clock):
+    """Three hours ahead, then fifteen minutes: nothing shows the first clock but what it made due."""
+    await ledger.accept(report())
+    due_at = clock.now() + 3 * 60 * MINUTE
+    await database.write(_set_due, due_at)
+    await database.transact(lambda connection, _now: connection.execute(builds.update().values(due_at=due_at)).rowcount)
+
+    await database.write(move_back, 15 * MINUTE)
+
+    build = await ledger.build()
+    assert {delivery.due_at for delivery in build.deliveries.values()} == {clock.now()}
+    assert (await ledger.row()).due_at == clock.now()
+
+
 async def test_the_day_of_a_copy_that_lies_in_the_archive_stays(database, ledger, clock):
     for body in (b"<testsuite/>", b"<testsuites/>"):
         await ledger.accept(report(body=body), targets=(DeliveryTarget.TESTNOD, DeliveryTarget.ARCHIVE))

@@ -83,6 +83,6 @@ async def test_a_gateway_does_not_wait_for_a_slot_that_a_wrong_clock_assigned(da
     clock.advance(-180 * MINUTE)
     await database.transact(lambda *_: None)  # a gateway reads the ledger's time with each transaction
 
-    assert rates.rate(Api.BUILD_INFO).next_at <= clock.now()
+    assert rates.rate(Api.BUILD_INFO, clock.now()).next_at <= clock.now()
     await rates.refresh()
-    assert rates.rate(Api.BUILD_INFO).next_at <= clock.now()
+    assert rates.rate(Api.BUILD_INFO, clock.now()).next_at <= clock.now()

@@ -1,5 +1,6 @@
 """The poller of build statuses while the ledger's clock is wrong."""
 
+import asyncio
 from dataclasses import replace
 
 import pytest
@@ -11,8 +12,9 @@ from bridge.store.schema import builds
 from bridge.worker.request_rates import PLENTIFUL_PER_MINUTE, RequestRates
 from bridge.worker.status_poller import PollerWaker, StatusPoller
 from tests.support.builders import MINUTE
-from tests.support.fake_clock import FakeClock
+from tests.support.fake_clock import FakeClock, SetClock
 from tests.support.ledger import report
+from tests.support.whole import until
 from tests.support.worker_play import JOBS, Play
 
 AHEAD_US = 15 * MINUTE
@@ -65,3 +67,53 @@ async def test_a_build_that_was_polled_by_a_clock_that_was_ahead_is_polled_again
     assert await grants_within(poller, play, 600)
     play.clock.advance(-AHEAD_US)
     assert await grants_within(poller, play, 120)
+
+
+class RunningClock(FakeClock):
+    """A clock by which a microsecond passes between two readings."""
+
+    def now(self):
+        self.advance(1)
+        return super().now()
+
+
+@on_sqlite
+async def test_a_slot_that_a_clock_far_ahead_assigned_is_free_also_while_the_clock_runs(backend, tmp_path):
+    clock = RunningClock()
+    async with backend.fresh(clock) as database:
+        play = Play(database, clock, tmp_path, has_codearts=True)
+        rates = RequestRates(database, "", 600)
+        config = replace(play.config, rates=rates)
+        poller = StatusPoller(lambda: config, PollerWaker())
+        for api in (Api.RECORD_LIST, Api.JOB_LIST):
+            await rates.record_refused(api)
+        await play.ledger.accept(report(), **BUILD)
+        clock.advance(AHEAD_US)
+        await rates.admit(Api.BUILD_INFO)
+        clock.advance(-AHEAD_US)
+        assert await grants_within(poller, play, 120)
+
+
+class SteppingClock(SetClock):
+    """The machine's clock, which is ahead until the end of the first wait."""
+
+    def __init__(self):
+        super().__init__(AHEAD_US)
+
+    async def wait(self, event, until):
+        await super().wait(event, until)
+        self.ahead_us = 0
+
+
+@on_sqlite
+async def test_the_poller_goes_on_if_the_clock_is_set_back_between_a_turn_and_the_wait_for_the_next(backend, tmp_path):
+    clock, beats = SteppingClock(), []
+    async with backend.fresh(clock) as database:
+        play = Play(database, clock, tmp_path, has_codearts=True)
+        config = replace(play.config, rates=RequestRates(database, "", 600), clock=clock)
+        poller = StatusPoller(lambda: config, PollerWaker())
+        running = asyncio.create_task(poller.run(lambda: beats.append(True)))
+        await until(lambda: len(beats) > 1)
+        config.stopping.set()
+        poller.stop()
+        await running

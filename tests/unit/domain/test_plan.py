@@ -219,7 +219,7 @@ def test_no_report_is_given_up_while_its_route_is_gone():
 def test_a_caller_is_not_judged_before_the_route_is_known():
     build = a_build(pending(), report(1, caller_routes=("other",)))
 
-    assert FetchRecord(reserved=False) in calls(build, policy=ASKING)
+    assert FetchRecord() in calls(build, policy=ASKING)
 
 
 # -- what has become true without any call: the build's end ------------------------------------------------------
@@ -329,7 +329,7 @@ def test_an_end_is_not_written_twice():
 def test_a_build_is_described_before_anything_is_registered():
     build = a_build(pending(), poll_due_at=NOW + HOUR)
 
-    assert calls(build, policy=ASKING) == (FetchRecord(reserved=False),)
+    assert calls(build, policy=ASKING) == (FetchRecord(),)
     assert calls(build, policy=POLICY) == (Register(1),)
 
 
@@ -351,11 +351,8 @@ LATE = {"accepted_at": NOW - HOUR, "poll_due_at": NOW + HOUR}
 
 
 def test_a_build_that_nobody_came_to_for_long_is_described_all_the_same():
-    assert calls(a_build(pending(), **LATE), policy=ASKING) == (FetchRecord(reserved=False),)
-    assert (
-        waits(a_build(pending(), **LATE, describe_due_at=NOW + 1, describe_reserved=True), policy=ASKING).until
-        == NOW + 1
-    )
+    assert calls(a_build(pending(), **LATE), policy=ASKING) == (FetchRecord(),)
+    assert waits(a_build(pending(), **LATE, describe_due_at=NOW + 1), policy=ASKING).until == NOW + 1
 
 
 def test_a_build_that_owes_nothing_does_not_wait_to_be_described_which_nobody_asks_for_then():

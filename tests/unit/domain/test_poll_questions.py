@@ -1,10 +1,11 @@
 from array import array
+from collections import Counter
 
 import pytest
 
 from bridge.domain.build_durations import learn
 from bridge.domain.instants import HOUR, MINUTE, SECOND
-from bridge.domain.poll_questions import MIN_JOBS, PROJECT_INTERVAL, OpenJob, QuestionBook, mark_finished
+from bridge.domain.poll_questions import MIN_JOBS, PROJECT_INTERVAL, RIVALS, OpenJob, QuestionBook, mark_finished
 from bridge.domain.request_rate import Api
 from tests.support.builders import NOW
 
@@ -71,7 +72,7 @@ def test_a_question_waits_for_the_interval_after_it_was_asked(book):
     crowd(book)
     due = job("due", age=11 * MINUTE)
     put(book, due)
-    book.asked(due, NOW, PER_MINUTE)
+    book.asked(book.choose(Api.BUILD_INFO, NOW), NOW, PER_MINUTE)
     assert book.choose(Api.BUILD_INFO, NOW) is None
     assert book.choose(Api.BUILD_INFO, NOW + 5 * SECOND).job_id == "due"
 
@@ -90,7 +91,7 @@ def test_routes_take_turns(book):
     for _ in range(4):
         question = book.choose(Api.BUILD_INFO, NOW)
         asked.append(book.jobs[question.job_id].route)
-        book.asked(book.jobs[question.job_id], NOW, PER_MINUTE)
+        book.asked(question, NOW, PER_MINUTE)
     assert "b" in asked[:2]
 
 
@@ -143,3 +144,60 @@ def test_the_queue_of_a_job_that_changes_often_stays_short(book):
     for _ in range(1000):
         put(book, job(age=MINUTE, seen=0))
     assert len(book._later) < 20
+
+
+def test_routes_take_turns_also_if_each_question_is_looked_up_before_its_slot(book):
+    for route in ("api", "shop"):
+        put(book, *(job(f"{route}{n}", builds=3, first=10 * n + 1, route=route) for n in range(20)))
+    asked = []
+    for _ in range(10):
+        assert book.choose(Api.RECORD_LIST, NOW) is not None
+        question = book.choose(Api.RECORD_LIST, NOW)
+        asked.append(book.jobs[question.job_id].route)
+        book.asked(question, NOW, PER_MINUTE)
+    assert asked == ["api", "shop"] * 5
+
+
+def test_routes_take_turns_in_the_calls_of_each_api(book):
+    routes = ("api", "shop")
+    for number, route in enumerate(routes):
+        first = 1000 * number
+        put(book, *(job(f"{route}{n}", builds=3, first=first + 10 * n, route=route) for n in range(20)))
+        put(book, *(job(f"{route}-{n}", first=first + 500 + n, route=route, may_list=False) for n in range(20)))
+    asked = Counter()
+    for number in range(20):
+        question = book.choose((Api.BUILD_INFO, Api.RECORD_LIST)[number % 2], NOW)
+        asked[question.api, book.jobs[question.job_id].route] += 1
+        book.asked(question, NOW, PER_MINUTE)
+    assert set(asked.values()) == {5}
+
+
+def test_however_many_jobs_wait_a_choice_evaluates_a_bounded_number_and_later_choices_the_others(book, monkeypatch):
+    routes = 40
+    for number in range(routes):
+        route, running = f"route{number}", {"builds": 20, "age": 5 * MINUTE, "seen": 3 * MINUTE}
+        put(book, *(job(f"{route}/{n}", route=route, **running) for n in range(50)))
+    put(book, job("single", route="single", first=1))
+    evaluated = []
+    evaluate = OpenJob.evaluate
+    monkeypatch.setattr(OpenJob, "evaluate", lambda job, now: (evaluated.append(job), evaluate(job, now)))
+    chosen = [book.choose(Api.BUILD_INFO, NOW)]
+    assert len(evaluated) <= RIVALS + 50
+    while chosen[-1] is None:
+        chosen.append(book.choose(Api.BUILD_INFO, NOW))
+    assert chosen[-1].job_id == "single"
+
+
+def test_if_a_job_cannot_be_listed_each_of_its_many_builds_is_asked_about(book):
+    many = 200
+    put(book, job("many", builds=many, may_list=False))
+    asked, now = Counter(), NOW
+    while len(asked) < many:
+        now += 7 * SECOND
+        if (question := book.choose(Api.BUILD_INFO, now)) is not None:
+            many_job = book.jobs["many"]
+            asked[question.build_id] += 1
+            many_job.seen[many_job.ids.index(question.build_id)] = now
+            book.asked(question, now, PER_MINUTE)
+        assert now < NOW + 12 * HOUR
+    assert max(asked.values()) < 30

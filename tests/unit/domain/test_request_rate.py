@@ -81,6 +81,66 @@ def test_the_limit_is_found_within_a_minute_and_hardly_ever_exceeded_after_it(ki
     assert len(answered) >= 0.75 * 58 * min(per_minute, configured)
 
 
+class Sliding:
+    """A limit of calls within each span of time."""
+
+    def __init__(self, limit, span=MINUTE):
+        self.limit, self.span, self.taken = limit, span, []
+
+    def takes(self, at):
+        self.taken = [each for each in self.taken if each > at - self.span]
+        is_taken = len(self.taken) < self.limit
+        self.taken += [at] if is_taken else []
+        return is_taken
+
+
+@pytest.mark.parametrize(
+    ("kind", "limit", "per_minute"),
+    [
+        (Window, [1], 1),
+        (Window, [2], 2),
+        (Bucket, [1], 1),
+        (Bucket, [2], 2),
+        (Sliding, [1], 1),
+        (Sliding, [2], 2),
+        (Sliding, [1, 2 * MINUTE], 0.5),
+    ],
+)
+@pytest.mark.parametrize("configured", [50.0, 600.0])
+def test_a_limit_below_three_calls_a_minute_is_found_too(kind, limit, per_minute, configured):
+    _, answered, throttled = drive(kind(*limit), 360, configured=configured)
+    assert len(answered) >= 0.5 * 360 * per_minute
+    late = [at for at in throttled if at >= NOW + HOUR]
+    assert len(late) <= 0.3 * len([at for at in answered if at >= NOW + HOUR])
+
+
+def test_a_low_limit_that_is_gone_is_noticed_within_an_hour():
+    rate, _, _ = drive(Window(1), 60)
+    assert rate.accepted < 2
+    rate, _, _ = drive(Window(1000), 70, rate=rate, start=NOW + HOUR)
+    assert rate.per_minute == CONFIGURED
+
+
+def test_if_codearts_takes_no_call_one_is_made_in_some_minutes():
+    rate, answered, throttled = drive(Window(0), 120)
+    assert (answered, rate.per_minute) == ([], MIN_PER_MINUTE)
+    assert len(throttled) < 120
+
+
+@pytest.mark.parametrize("per_minute", [10, 50, 120])
+def test_a_limit_of_a_sliding_minute_is_found_with_one_throttled_call(per_minute):
+    _, _, throttled = drive(Sliding(per_minute), 5, configured=600.0)
+    assert len(throttled) == 1
+
+
+@pytest.mark.parametrize("seconds", [70, 91, 115, 300])
+def test_so_it_is_after_some_calls_and_a_pause(seconds):
+    rate = RequestRate(per_minute=CONFIGURED, window_at=NOW, answered=4)
+    rate, _, throttled = drive(Sliding(10), 5, rate=rate, start=Instant(NOW + seconds * SECOND))
+    assert len(throttled) == 1
+    assert rate.accepted == 10
+
+
 def test_a_limit_that_was_raised_is_found_again():
     rate, _, _ = drive(Window(10), 30)
     rate, answered, _ = drive(Window(1000), 120, rate=rate, start=NOW + 30 * MINUTE)
@@ -195,6 +255,10 @@ def test_the_sentence_states_what_codearts_takes():
     )
     limited = replace(rate, accepted=12.3)
     assert describe_rate(Api.BUILD_INFO, limited, NOW) == "CodeArts takes about 12 calls a minute for build-info."
+    one = replace(rate, accepted=1.2)
+    assert describe_rate(Api.BUILD_INFO, one, NOW) == "CodeArts takes about 1 call a minute for build-info."
+    rare = replace(rate, accepted=0.25)
+    assert describe_rate(Api.BUILD_INFO, rare, NOW) == "CodeArts takes about 1 call in 4 minutes for build-info."
     assert describe_rate(Api.RECORD_LIST, refuse(rate, NOW), NOW).startswith("CodeArts does not answer record-list")
 
 
