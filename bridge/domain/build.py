@@ -163,7 +163,7 @@ class RunParameters:
         return f"{own}.{generation}" if generation > 1 else own
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@dataclass(frozen=True, kw_only=True)  # without slots: `changes.apply` copies these
 class Registration:
     """One upload that TestNod was asked to open."""
 
@@ -186,7 +186,7 @@ class Registration:
     generation: int = 1  # of the run parameters it was requested with
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@dataclass(frozen=True, kw_only=True)  # without slots: `changes.apply` copies these
 class Delivery:
     """A report that must reach one target, or has reached it."""
 
@@ -257,7 +257,7 @@ class Run:
         return self.project_id == project_id or not (self.project_id and project_id)
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@dataclass(frozen=True, kw_only=True)  # without slots: `changes.apply` copies these
 class Build:
     """One run of a CodeArts build task and everything that the ledger has of it."""
 
