@@ -46,7 +46,17 @@ def serve(path: Path, *, paused: bool = False) -> None:
     log.info("gateway_starting", config=str(path), settings=summary(settings))
     _log_warnings(settings)
     with nullcontext() if is_postgres(settings.store.url) else closing(fork_writer()) as spare:
-        asyncio.run(_serve(settings, partial(read_settings, path), paused=paused, spare=spare))
+        with asyncio.Runner(loop_factory=_new_event_loop) as runner:
+            runner.run(_serve(settings, partial(read_settings, path), paused=paused, spare=spare))
+
+
+def _new_event_loop() -> asyncio.AbstractEventLoop:
+    """Return uvloop's event loop; that of the standard library where uvloop is not installed."""
+    try:
+        import uvloop
+    except ImportError:
+        return asyncio.new_event_loop()
+    return uvloop.new_event_loop()
 
 
 async def _serve(settings: Settings, read: Callable[[], Settings], *, paused: bool, spare: SpareWriter | None) -> None:
