@@ -46,12 +46,17 @@ def serve(path: Path, *, paused: bool = False) -> None:
     log.info("gateway_starting", config=str(path), settings=summary(settings))
     _log_warnings(settings)
     with nullcontext() if is_postgres(settings.store.url) else closing(fork_writer()) as spare:
-        with asyncio.Runner(loop_factory=_new_event_loop) as runner:
+        with asyncio.Runner(loop_factory=partial(_new_event_loop, settings)) as runner:
             runner.run(_serve(settings, partial(read_settings, path), paused=paused, spare=spare))
 
 
-def _new_event_loop() -> asyncio.AbstractEventLoop:
-    """Return uvloop's event loop; that of the standard library where uvloop is not installed."""
+def _new_event_loop(settings: Settings) -> asyncio.AbstractEventLoop:
+    """Return uvloop's event loop; that of the standard library for TLS, or where uvloop is not installed.
+
+    On a socket that was accepted, uvloop reads the client's first message before its `start_tls` begins.
+    """
+    if settings.server.tls_cert_file:
+        return asyncio.new_event_loop()
     try:
         import uvloop
     except ImportError:
