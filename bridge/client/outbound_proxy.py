@@ -18,8 +18,10 @@ class OutboundProxy:
 
     def proxy_for(self, url: URL) -> URL | None:
         """Return the proxy for calls to `url`, None if it is called directly."""
+        if self.proxy is None:
+            return None
         host, port = url.host or "", url.port or 0
-        if self.proxy is None or any(exemption.matches(host, port) for exemption in self.exemptions):
+        if any(exemption.matches(host, port) for exemption in self.exemptions):
             return None
         return self.proxy
 

@@ -38,7 +38,7 @@ RETRIED_METHODS: Final = frozenset({"GET", "HEAD"})
 
 PROXY_AUTHENTICATION_REQUIRED: Final = 407
 
-CONNECTION_CLOSED: Final = (aiohttp.ServerDisconnectedError, ConnectionError)
+CONNECTION_CLOSED: Final = (aiohttp.ServerDisconnectedError, aiohttp.ClientOSError, ConnectionError)
 """How a request over an idle connection fails if the upstream has closed it meanwhile."""
 
 

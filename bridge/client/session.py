@@ -1,6 +1,7 @@
 """One guarded aiohttp session per upstream: returns a response, or whether the failed call may have had an effect."""
 
 import asyncio
+import math
 import re
 import time
 import zlib
@@ -84,6 +85,11 @@ SECRET_HEADERS = frozenset(
 _CREDENTIAL_PART = re.compile(r"(?:(?:Access|Credential|Signature)=|^[Bb]earer +)([^,;/\s]+)")
 """The parts of an Authorization header that an upstream may repeat alone."""
 
+_LINE_BREAK = re.compile("[\r\n\0]")
+
+DATE_SECONDS = 1.0
+"""A Date has whole seconds: one that repeats the last one within this time shows nothing new."""
+
 CallObserver = Callable[[str, str, float, str], None]
 """Receives upstream, call, seconds and the outcome's class name of every call that ended."""
 
@@ -157,6 +163,8 @@ class GuardedSession:
         self._observer = observer
         self._clock = clock
         self._dated = dated
+        self._last_date = ""
+        self._last_date_at = -math.inf
         self._outbound_proxy = outbound_proxy
         new_http = partial(_new_http, outbound_proxy, connections=connections, header_bytes=header_bytes)
         self._direct = new_http(public_only=public_only)
@@ -182,7 +190,7 @@ class GuardedSession:
         If the upstream has closed a kept-alive connection meanwhile, the outcome is unknown too, because bytes may have
         been sent.
         """
-        if any(char in value for value in request.headers.values() for char in "\r\n\0"):
+        if any(map(_LINE_BREAK.search, request.headers.values())):
             return NotSent(message="A header of this call contains a line break. Check the token in the settings.")
         transfer = _Transfer()
         running = _TRANSFER.set(transfer)
@@ -234,8 +242,12 @@ class GuardedSession:
             )
 
     def _note_date(self, response: aiohttp.ClientResponse) -> None:
-        at = http_date(response.headers.get("Date", ""))
+        date, now = response.headers.get("Date", ""), time.monotonic()
+        if date == self._last_date and now - self._last_date_at < DATE_SECONDS:
+            return
+        at = http_date(date)
         if at is not None and "Age" not in response.headers:
+            self._last_date, self._last_date_at = date, now
             self._dated(self._upstream, at)
 
 
@@ -293,9 +305,11 @@ class _NotingConnector(aiohttp.TCPConnector):
 
 
 def _secrets(request: Request) -> tuple[str, ...]:
-    sent = [value for name, value in request.headers.items() if name.lower() in SECRET_HEADERS]
+    sent = [value for name, value in request.headers.items() if value and name.lower() in SECRET_HEADERS]
+    if not sent:
+        return request.secrets
     parts = [part for value in sent for part in _CREDENTIAL_PART.findall(value)]
-    return tuple(secret for secret in (*sent, *parts, *request.secrets) if secret)
+    return (*sent, *parts, *request.secrets)
 
 
 @lru_cache(maxsize=64)

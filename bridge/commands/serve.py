@@ -2,6 +2,7 @@
 
 import asyncio
 import gc
+import importlib
 import os
 import resource
 import threading
@@ -45,8 +46,26 @@ def serve(path: Path, *, paused: bool = False) -> None:
     redact_values(secret_values(settings))
     log.info("gateway_starting", config=str(path), settings=summary(settings))
     _log_warnings(settings)
-    with nullcontext() if is_postgres(settings.store.url) else closing(fork_writer()) as spare:
-        asyncio.run(_serve(settings, partial(read_settings, path), paused=paused, spare=spare))
+    with (
+        nullcontext() if is_postgres(settings.store.url) else closing(fork_writer()) as spare,
+        asyncio.Runner(loop_factory=partial(_new_event_loop, settings)) as runner,
+    ):
+        runner.run(_serve(settings, partial(read_settings, path), paused=paused, spare=spare))
+
+
+def _new_event_loop(settings: Settings) -> asyncio.AbstractEventLoop:
+    """Return uvloop's event loop; that of the standard library for TLS, or where uvloop is not installed.
+
+    On a socket that was accepted, uvloop reads the client's first message before its `start_tls` begins.
+    """
+    if settings.server.tls_cert_file:
+        return asyncio.new_event_loop()
+    try:
+        uvloop = importlib.import_module("uvloop")
+    except ImportError:
+        return asyncio.new_event_loop()
+    loop: asyncio.AbstractEventLoop = uvloop.new_event_loop()
+    return loop
 
 
 async def _serve(settings: Settings, read: Callable[[], Settings], *, paused: bool, spare: SpareWriter | None) -> None:

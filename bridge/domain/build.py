@@ -177,7 +177,7 @@ class RunParameters:
         return f"{own}.{generation}" if generation > 1 else own
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@dataclass(frozen=True, kw_only=True)  # without slots: `changes.apply` copies these
 class Registration:
     """One upload that TestNod was asked to open."""
 
@@ -200,7 +200,7 @@ class Registration:
     generation: int = 1  # of the run parameters it was requested with
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@dataclass(frozen=True, kw_only=True)  # without slots: `changes.apply` copies these
 class Delivery:
     """A report that must reach one target, or has reached it."""
 
@@ -272,7 +272,7 @@ class Run:
         return self.project_id == project_id or not (self.project_id and project_id)
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@dataclass(frozen=True, kw_only=True)  # without slots: `changes.apply` copies these
 class Build:
     """One run of a CodeArts build task, or one submitted build, and everything that the ledger has of it."""
 

@@ -78,6 +78,7 @@ class SetRun:
     values: MappingProxyType[str, Any]
 
 
+Value = TypeVar("Value", Build, Delivery, Registration)
 State = TypeVar("State", BuildState, DeliveryState, RegistrationState, CodeCheckStatus)
 
 
@@ -160,7 +161,7 @@ def apply(build: Build, changes: Iterable[Change]) -> Build:
     draft = _Draft(build)
     for change in changes:
         draft.apply(change)
-    return replace(build, **draft.values) if draft.values else build
+    return _copy(build, draft.values) if draft.values else build
 
 
 class _Draft:
@@ -210,7 +211,18 @@ class _Draft:
         row = self._of(name)[change.id]
         if row.state is change.leaves:
             _check(transitions, row.state, change.values.get("state"))
-            self._table(name)[change.id] = replace(row, **change.values)
+            self._table(name)[change.id] = _copy(row, change.values)
+
+
+def _copy(value: Value, changed: Mapping[str, Any]) -> Value:
+    """Return `value` with changed fields. `dataclasses.replace` takes twenty times as long for a build."""
+    fields = value.__dict__
+    if not changed.keys() <= fields.keys():
+        raise TypeError(f"{type(value).__name__} has no fields {', '.join(changed.keys() - fields.keys())}")
+    copy = object.__new__(type(value))
+    copy.__dict__.update(fields)
+    copy.__dict__.update(changed)
+    return copy
 
 
 def _runs_after(runs: tuple[Run, ...], change: AddRun | SetRun) -> tuple[Run, ...]:

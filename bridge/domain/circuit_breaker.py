@@ -124,6 +124,8 @@ class CircuitBreaker:
 
     def outage_us(self, now: Instant) -> Duration:
         """Return how long the breaker has been open up to `now`, in all."""
+        if self.opened_at is None and self.outage_ended_at is None:  # nearly always
+            return self.total_outage_us
         last = _lasted(self.outage_began_at, self.outage_ended_at)
         return Duration(self.total_outage_us + last + _lasted(self.opened_at, now))
 
@@ -294,6 +296,10 @@ class CircuitBreakers:
         breaker = self.known.get(RESTORE_PAUSE)
         return breaker.reason if breaker and breaker.is_open else None
 
+    def with_clock(self, verdict: Verdict) -> "CircuitBreakers":
+        """Return these breakers with another verdict on the clock."""
+        return self if self.clock is verdict else replace(self, clock=verdict)
+
     def outage_us_of(self, name: str, now: Instant) -> Duration:
         """Return how long one breaker has been open up to `now`, in all."""
         breaker = self.known.get(name)
@@ -305,7 +311,7 @@ class CircuitBreakers:
         Times in which two of them were open count twice: a clock that stands still too long delays a death, and never
         hastens it.
         """
-        return Duration(sum(breaker.outage_us(now) for breaker in self._needed_by(route)))
+        return _total_outage_us(self._needed_by(route), now)
 
     def in_outage(self, route: str) -> bool:
         """Return whether the clocks of `route` stand still because a breaker that it needs is open."""
@@ -314,15 +320,12 @@ class CircuitBreakers:
     def health(self, route: str, now: Instant) -> RouteHealth:
         """Return what the outcome of a call for `route` is judged by at `now`."""
         storage = self.known.get(storage_breaker(route))
+        needed = self._needed_by(route)
+        only_reports = (register_breaker(route), storage_breaker(route))
         return RouteHealth(
-            total_outage_us=self.total_outage_us(route, now),
-            testnod_outage_us=Duration(
-                sum(
-                    self.outage_us_of(name, now)
-                    for name in (RESTORE_PAUSE, pause_breaker(route), TESTNOD, route_breaker(route))
-                )
-            ),
-            in_outage=self.in_outage(route),
+            total_outage_us=_total_outage_us(needed, now),
+            testnod_outage_us=_total_outage_us([each for each in needed if each.name not in only_reports], now),
+            in_outage=any(breaker.is_open for breaker in needed),
             stored_at=storage.succeeded_at if storage else None,
             clock_doubted=self.clock.doubted,
         )
@@ -331,3 +334,7 @@ class CircuitBreakers:
         pauses = (RESTORE_PAUSE, pause_breaker(route))
         names = (*pauses, TESTNOD, route_breaker(route), register_breaker(route), storage_breaker(route))
         return [self.known[name] for name in names if name in self.known]
+
+
+def _total_outage_us(breakers: Iterable[CircuitBreaker], now: Instant) -> Duration:
+    return Duration(sum(breaker.outage_us(now) for breaker in breakers))

@@ -57,6 +57,7 @@ class Verdict:
 
 
 TRUSTED = Verdict(state=ClockState.TRUSTED)
+UNSETTLED = Verdict(state=ClockState.TRUSTED, settled=False)
 
 
 def trusting() -> Verdict:
@@ -127,7 +128,7 @@ class ClockTrust:
     def verdict(self, steady: int) -> Verdict:
         """Return whether the clock is trusted. One upstream that agrees is enough: clocks seldom share an error."""
         if self._agrees() or (not self.dates and self._is_proven(steady)):
-            return replace(TRUSTED, settled=not self.step_us or steady - self.since >= SETTLED_US)
+            return TRUSTED if not self.step_us or steady - self.since >= SETTLED_US else UNSETTLED
         if self.dates:
             return Verdict(state=ClockState.SUSPECT, reason=self._differs())
         reason = self._suspicion(steady)

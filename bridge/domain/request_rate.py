@@ -80,6 +80,9 @@ MAX_AHEAD = Duration(2 * MINUTE)
 """No slot is further away than this, or than two calls are apart, except in the pause after a throttled call. If one
 is, a wrong clock assigned it."""
 
+NEAR = Duration(50_000)
+"""A call may be made so long before its slot, unless one was just throttled: asking again would take a commit."""
+
 REFUSED_FOR = Duration(HOUR)
 """After so long, a call is tried again that the account was not permitted to make."""
 
@@ -153,7 +156,7 @@ def admit(rate: RequestRate, now: Instant) -> tuple[RequestRate, Instant | None]
 
     A turn is no slot: the call asks again then, because the rate may have changed.
     """
-    if rate.next_at <= now:
+    if rate.next_at <= after(now, NEAR if rate.recovers_from is None else ZERO):
         return take_slots(rate, now, 1)[0], None
     turn = max(rate.next_at, after(rate.queued_until, rate.interval))
     if turn > after(rate.next_at, MAX_QUEUE):

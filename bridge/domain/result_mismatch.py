@@ -134,21 +134,22 @@ def compare(
     if verdict is BuildVerdict.UNKNOWN:
         return None
     totals = totals_of(reports)
+    passed = verdict is BuildVerdict.PASSED
+    if totals.reports and passed is not bool(totals.failed):  # they agree
+        return None
     says = f"CodeArts says {clause_or_unknown(build_result)}"
     if not totals.reports:
-        joined = "but" if verdict is BuildVerdict.PASSED else "and"
+        joined = "but" if passed else "and"
         sentence = f"{says}, {joined} no report was accepted{_rejections(rejected)}"
         return ResultMismatch(kind=MismatchKind.NO_REPORT, sentence=sentence)
-    if verdict is BuildVerdict.PASSED and totals.failed:
+    if passed:
         sentence = (
             f"{says}, but {totals.failed_of_all}. Look at the build step: it may ignore the exit code of the tests."
         )
         return ResultMismatch(kind=MismatchKind.FAILED_TESTS, sentence=sentence)
-    if verdict is not BuildVerdict.PASSED and not totals.failed:
-        errors = f", and {suites_report_errors(totals.suite_errors)}" if totals.suite_errors else ""
-        sentence = f"{says}, but {totals.failed_of_all}{errors}. Look at the build log: {_HINTS[verdict]}."
-        return ResultMismatch(kind=MismatchKind.NO_FAILED_TEST, sentence=sentence)
-    return None
+    errors = f", and {suites_report_errors(totals.suite_errors)}" if totals.suite_errors else ""
+    sentence = f"{says}, but {totals.failed_of_all}{errors}. Look at the build log: {_HINTS[verdict]}."
+    return ResultMismatch(kind=MismatchKind.NO_FAILED_TEST, sentence=sentence)
 
 
 def _rejections(names: Sequence[str]) -> str:

@@ -159,6 +159,11 @@ class RouteChoice:
     is_contested: bool = False  # not certain, and statements contradict, or not all callers may use the route
     is_exclusive: bool = False  # not certain, and a caller may use only some of the routes in question
 
+    @property
+    def name(self) -> str | None:
+        """Return the name of the route."""
+        return self.route.name if self.route else None
+
 
 def choose_route(routes: Sequence[Route], build: Build) -> RouteChoice:
     """Return the route that `build` would get now.

@@ -54,7 +54,8 @@ class LedgerClockCheck:
         self._detect_step()
         steady = self._clock.steady()
         uncorrected = self._steps or self._trust.correction(steady) is not None
-        return replace(STEPPED if uncorrected else self._trust.verdict(steady), corrected_at=self._corrected_at)
+        verdict = STEPPED if uncorrected else self._trust.verdict(steady)
+        return verdict if self._corrected_at is None else replace(verdict, corrected_at=self._corrected_at)
 
     def check_step(self) -> Step | None:
         """Check the clock and return the step by which the ledger's times must be corrected next, if any."""

@@ -197,7 +197,7 @@ class BuildReconciler:
     def health(self) -> RouteHealth:
         """Return the state of the upstreams of the build's route."""
         route = route_of(self.build, self.config.policy)
-        breakers = replace(self.breakers, clock=self.config.clock_verdict())
+        breakers = self.breakers.with_clock(self.config.clock_verdict())
         return breakers.health(route, self.now()) if route else RouteHealth(total_outage_us=Duration(0))
 
     def start_call(self) -> CallStart:
@@ -233,7 +233,7 @@ class BuildReconciler:
             verdict = self.config.clock_verdict()
             if verdict.outdates(self._claimed_at, self.now()):
                 return Wait(until=after(self.now(), CLOCK_STEP_WAIT_US))
-            step = plan(self.build, self.now(), self.config.policy, replace(self._breakers_here(), clock=verdict))
+            step = plan(self.build, self.now(), self.config.policy, self._breakers_here().with_clock(verdict))
             match step:
                 case Wait():
                     return step
@@ -401,7 +401,7 @@ class BuildReconciler:
 
     def _breakers_here(self) -> CircuitBreakers:
         unusable = self.config.own_faults.unusable(self.config.clients.credential_digests, self.now())
-        return replace(self.breakers, rejected_here=unusable)
+        return replace(self.breakers, rejected_here=unusable) if unusable else self.breakers
 
     def is_left_to_others(self, breaker: str) -> bool:
         """Return whether an upstream rejects the credentials of this gateway, while those of another one work."""

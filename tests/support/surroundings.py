@@ -17,7 +17,8 @@ def main() -> None:
         "descriptors": [Path(f"/proc/self/fd/{number}").readlink().name for number in range(3)],
         "buffers": [stream.line_buffering for stream in (sys.stdout, sys.stderr)],
         "handlers": {number.name: repr(signal.getsignal(number)) for number in signal.Signals},
-        "masks": [line for line in status if line.startswith(("Sig", "Shd", "Umask"))],
+        # Not SigQ: it counts the queued signals of all processes of the user.
+        "masks": [line for line in status if line.startswith(("SigP", "SigB", "SigI", "SigC", "Shd", "Umask"))],
         "wakeup": signal.set_wakeup_fd(-1),
         "threads": threading.active_count(),
         "limits": Path("/proc/self/limits").read_text(encoding="ascii"),

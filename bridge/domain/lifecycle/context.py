@@ -51,7 +51,7 @@ class PlanContext:
         self.all_pending = [each for each in build.deliveries.values() if each.state is DeliveryState.PENDING]
         self.pending = self.pending_to(DeliveryTarget.TESTNOD)
         self.choice = choose_route(policy.routes, build)
-        self.route = route_of(build, policy)
+        self.route = bound_route(build, policy) if build.run_parameters else self.choice.name
 
     # -- commands: what does not hold yet is waited for --------------------------------------------------------------
 
@@ -248,8 +248,10 @@ def given_up(delivery: Delivery) -> str:
 
 def route_of(build: Build, policy: Policy) -> str | None:
     """Return the name of the route that `build` is bound to, or would be now; None if no route takes it."""
-    if build.run_parameters:
-        name = build.run_parameters.route
-        return name if any(route.name == name for route in policy.routes) else None
-    route = choose_route(policy.routes, build).route
-    return route.name if route else None
+    return bound_route(build, policy) if build.run_parameters else choose_route(policy.routes, build).name
+
+
+def bound_route(build: Build, policy: Policy) -> str | None:
+    """Return the name of the route of the build's run parameters; None if it has none, or the route is gone."""
+    name = build.run_parameters.route if build.run_parameters else None
+    return next((name for route in policy.routes if route.name == name), None)

@@ -5,7 +5,6 @@
 
 import asyncio
 import contextlib
-import fcntl
 import os
 import signal
 import sys
@@ -33,7 +32,6 @@ from bridge.server.validation.turns import Party, Turn, TurnQueue
 START_SECONDS: Final = 30  # a process is ready in 0.2 seconds, but the machine may be busy
 WALL_SECONDS: Final = 60  # for one request: CPU time has a limit of its own, so beyond this the disk or machine hangs
 TRIES: Final = 2  # one death may come from outside, for example from the OOM killer; two in a row come from the file
-PIPE_BYTES: Final = 1 << 20  # buffer of the request pipe: a whole batch is written at once
 RESPONSE_BYTES: Final = 4 << 20  # of one line: a batch with digests of cases, or errors with names that JSON escapes
 
 BATCH_FILES: Final = 8  # with more, all uploads move through the gateway in step, and wait for each other
@@ -368,7 +366,6 @@ class _ChildProcess:
                 limit=RESPONSE_BYTES,
             )
             child = cls(process)
-            child._widen_pipe()
             with contextlib.suppress(OSError):  # the system does not allow it, or the process has died
                 os.setpriority(os.PRIO_PROCESS, process.pid, os.getpriority(os.PRIO_PROCESS, 0) + nice)
             await child._wait_until_ready()
@@ -384,10 +381,6 @@ class _ChildProcess:
             self.kill()
             await self.wait()
             raise
-
-    def _widen_pipe(self) -> None:
-        with contextlib.suppress(OSError):  # if the system does not allow it, a batch is written in pieces
-            fcntl.fcntl(self._stdin.get_extra_info("pipe"), fcntl.F_SETPIPE_SZ, PIPE_BYTES)
 
     async def request(self, request: ValidationRequest) -> ValidationResponse:
         with contextlib.suppress(ConnectionError):  # it died while idle: reading raises ProcessDied

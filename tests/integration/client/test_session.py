@@ -7,6 +7,7 @@ import pytest
 from aiohttp import web
 from yarl import URL
 
+from bridge.client import session
 from bridge.client.session import MAX_ANSWER_BYTES, Request, Timeouts
 from bridge.domain.outcomes import NotSent, OutcomeUnknown
 from bridge.protocols.http_response import HttpResponse, describe_error, read_object
@@ -374,3 +375,20 @@ async def test_the_time_of_an_upstream_is_read_from_every_answer_that_it_made_it
     dates = []
     await new_session(dated=lambda _upstream, at: dates.append(at)).send(get(f"http://127.0.0.1:{port}/"))
     assert dates == heard
+
+
+async def test_a_date_that_repeats_the_last_one_is_passed_on_once_and_again_after_a_second(
+    raw_server, new_session, monkeypatch
+):
+    headers = "Date: Tue, 14 Nov 2023 22:13:20 GMT\r\nConnection: close\r\nContent-Length: 0\r\n"
+    port = await raw_server(saying(f"HTTP/1.1 500 Odd\r\n{headers}\r\n".encode()))
+    dates = []
+    upstream = new_session(dated=lambda _upstream, at: dates.append(at))
+    monkeypatch.setattr(session, "DATE_SECONDS", 600.0)
+    for _ in range(3):
+        await upstream.send(get(f"http://127.0.0.1:{port}/"))
+    assert len(dates) == 1
+
+    monkeypatch.setattr(session, "DATE_SECONDS", 0.0)
+    await upstream.send(get(f"http://127.0.0.1:{port}/"))
+    assert len(dates) == 2

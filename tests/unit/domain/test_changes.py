@@ -142,3 +142,16 @@ def test_only_the_run_that_is_meant_changes():
     changed = apply(build, [set_run(RUN, status="processed", finalized_at=NOW)])
 
     assert [run.status for run in changed.runs] == ["processed", None]
+
+
+@pytest.mark.parametrize("change", [set_build(nonsense=1), set_delivery(pending(1), nonsense=1)])
+def test_a_change_of_a_field_that_does_not_exist_is_an_error(change):
+    with pytest.raises(TypeError, match="nonsense"):
+        apply(a_build(pending(1)), [change])
+
+
+def test_a_changed_build_leaves_the_one_before_as_it_was():
+    before = a_build(pending(1))
+    after = apply(before, [set_build(state=B.ENDED), set_delivery(pending(1), attempts=7)])
+    assert (before.state, before.deliveries[1].attempts) == (B.OPEN, 0)
+    assert (after.state, after.deliveries[1].attempts, after.job_id) == (B.ENDED, 7, before.job_id)

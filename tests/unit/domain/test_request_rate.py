@@ -9,6 +9,7 @@ from bridge.domain.request_rate import (
     MAX_PAUSE,
     MAX_QUEUE,
     MIN_PER_MINUTE,
+    NEAR,
     RECOVERY_CALLS,
     REFUSED_FOR,
     Api,
@@ -26,6 +27,7 @@ from tests.support.builders import NOW
 
 CONFIGURED = 50.0
 LATENCY = SECOND // 5
+MILLISECOND = SECOND // 1000
 
 
 class Window:
@@ -223,6 +225,19 @@ def test_calls_that_wait_get_turns_one_after_another_and_no_slot():
     assert turns[:3] == [NOW + SECOND, NOW + 2 * SECOND, NOW + 3 * SECOND]
     assert max(turns) <= NOW + SECOND + MAX_QUEUE
     assert admit(rate, Instant(NOW + SECOND))[1] is None
+
+
+def test_calls_whose_slots_are_near_are_admitted_together_and_none_before_the_end_of_a_pause():
+    rate, turns = RequestRate(per_minute=60_000), []
+    for _ in range(60):
+        rate, turn = admit(rate, NOW)
+        turns.append(turn)
+    assert turns.index(None) == 0
+    assert turns.count(None) == NEAR // MILLISECOND + 1
+    assert rate.next_at == NOW + NEAR + MILLISECOND  # each has a slot of its own, so the rate is kept
+
+    paused = throttle(RequestRate(per_minute=60_000), NOW, sent_at=NOW, retry_after_seconds=1)
+    assert admit(paused, Instant(NOW + SECOND - 1))[1] is not None
 
 
 def test_what_only_a_wrong_clock_can_have_written_is_corrected():

@@ -2,6 +2,8 @@
 
 import asyncio
 import contextlib
+import socket
+import struct
 
 import pytest
 
@@ -27,10 +29,17 @@ def saying(answer):
     return script
 
 
+async def resets(reader, writer):
+    await reader.readuntil(b"\r\n\r\n")
+    writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    writer.transport.abort()  # sends RST
+
+
 @pytest.mark.parametrize(
     "script",
     [
         saying(b""),
+        resets,
         saying(b"SSH-2.0-x\r\n"),
         saying(b"HTTP/1.1 200 OK\r\nContent-Le"),
         saying(b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: upgrade\r\n\r\n"),
