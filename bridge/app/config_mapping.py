@@ -290,13 +290,19 @@ def _project_caller(routes: list[str]) -> Caller:
     return Caller(scheme=AuthScheme.TOKEN, name=name, routes=tuple(routes), scopes=frozenset({"upload"}))
 
 
+def _routes_of_project(settings: Settings, route: str) -> tuple[str, ...]:
+    """Return the routes with the project token of `route`."""
+    tokens = {each.name: each.project_token.get_secret_value() for each in settings.routes}
+    return tuple(name for name, token in tokens.items() if token == tokens.get(route))
+
+
 def routes_of(settings: Settings, caller: str) -> tuple[str, ...] | None:
     """Return the routes that the caller of this name may use: None for all, none if it is no longer in the settings."""
     known = {OPEN_CALLER.name: OPEN_CALLER.routes}
     known |= {token.name: token.routes or None for token in settings.callers.tokens}
     known |= {key.name: key.routes or None for key in settings.callers.keys}
     if caller.startswith(PROJECT_NAME_PREFIX):
-        return (caller.removeprefix(PROJECT_NAME_PREFIX),)
+        return _routes_of_project(settings, caller.removeprefix(PROJECT_NAME_PREFIX))
     if not caller.startswith(IAM_NAME_PREFIX):
         return known.get(caller, ())
     users = settings.callers.users or [UserSettings(name="*")]

@@ -32,6 +32,9 @@ HARMLESS_PARAMETERS = frozenset(
     {"x-amz-algorithm", "x-amz-date", "x-amz-expires", "x-amz-signedheaders", "expires", "x-id"}
 )
 
+METADATA = "x-amz-meta-"
+"""Of the object: TestNod writes ids there that are in its answer, and in the address of the run's page."""
+
 _CONTENT_RANGE = re.compile(r"bytes ([0-9]{1,19})-([0-9]{1,19})/([0-9]{1,19})", re.ASCII)  # 19 digits: 2⁶³ at most
 
 
@@ -153,7 +156,8 @@ def secrets_in_query(query: str) -> tuple[str, ...]:
         pairs = parse_qsl(query, max_num_fields=MAX_QUERY_FIELDS)
     except ValueError:
         return (query,)
-    secret = (value for name, value in pairs if name.lower() not in HARMLESS_PARAMETERS)
+    named = ((name.lower(), value) for name, value in pairs)
+    secret = (value for name, value in named if name not in HARMLESS_PARAMETERS and not name.startswith(METADATA))
     return tuple(part for value in secret for part in {value, value.partition("/")[0]})
 
 

@@ -135,7 +135,7 @@ matching() {
     *[*?[]*) # wildcards before the first **
       set +f
       IFS=
-      for start in $base; do search "$start" -name "${below##*/}" -path "*/$(printf '%s' "$below" | sed 's/\*\*\///g')"; done
+      for start in $base; do search "$start" -name "${below##*/}" -path "*/$(printf '%s' "$below" | sed 's/\*\*\//*/g')"; done
       unset IFS
       set -f
       ;;

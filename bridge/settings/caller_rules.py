@@ -4,7 +4,7 @@ import re
 from collections.abc import Iterator
 from ipaddress import ip_address
 
-from bridge.domain.callers import IAM_NAME_PREFIX
+from bridge.domain.callers import IAM_NAME_PREFIX, PROJECT_NAME_PREFIX
 from bridge.settings.environment import variable_of
 from bridge.settings.model import KeySettings, Settings, TokenSettings, UserSettings
 from bridge.settings.problems import Problem, invalid_name, missing, nearest, repeated
@@ -111,8 +111,9 @@ def _name(key: str, name: str) -> Iterator[Problem]:
     if not name:
         yield Problem(f"{key}.name", "is missing.", "Give the caller a name, which is shown with its uploads.")
     yield from invalid_name(key, name)
-    if name.startswith(IAM_NAME_PREFIX):
-        yield Problem(f"{key}.name", f"begins with {IAM_NAME_PREFIX}, which stands for IAM users.", "Rename it.")
+    for prefix, others in ((IAM_NAME_PREFIX, "IAM users"), (PROJECT_NAME_PREFIX, "callers with a project_token")):
+        if name.startswith(prefix):
+            yield Problem(f"{key}.name", f"begins with {prefix}, which stands for {others}.", "Rename it.")
 
 
 def _rights(key: str, caller: TokenSettings | KeySettings | UserSettings, settings: Settings) -> Iterator[Problem]:

@@ -7,6 +7,7 @@ from typing import Any, Final, NamedTuple
 
 from sqlalchemy import Connection, func, select
 
+from bridge.store.duplicates import SOURCE
 from bridge.store.schema import builds, report_cases, reports
 
 MAX_REPORTS: Final = 5_000
@@ -69,7 +70,8 @@ class _Build(NamedTuple):
 def recent_jobs(connection: Connection) -> list[RecentJob]:
     """Return the jobs of the newest builds, the newest first."""
     columns = (builds.c.id, builds.c.job_id, builds.c.build_no, builds.c.accepted_at)
-    newest = select(*columns).order_by(builds.c.id.desc()).limit(RECENT_BUILDS).subquery()
+    of_codearts = builds.c.source == SOURCE  # the others have no number to sort by
+    newest = select(*columns).where(of_codearts).order_by(builds.c.id.desc()).limit(RECENT_BUILDS).subquery()
     found = (newest.c.job_id, func.count(), func.max(newest.c.build_no), func.max(newest.c.accepted_at))
     query = select(*found).group_by(newest.c.job_id).order_by(func.max(newest.c.id).desc()).limit(MAX_JOBS)
     return [RecentJob._make(row) for row in connection.execute(query)]
@@ -78,13 +80,15 @@ def recent_jobs(connection: Connection) -> list[RecentJob]:
 def job_digests(connection: Connection, job_id: str, limit: int) -> JobDigests:
     """Return the digests of the last `limit` builds of a job."""
     columns = [builds.c[name] for name in _Build._fields]
-    query = select(*columns).where(builds.c.job_id == job_id).order_by(builds.c.id.desc()).limit(limit)
+    meant = (builds.c.job_id == job_id, builds.c.source == SOURCE)
+    query = select(*columns).where(*meant).order_by(builds.c.id.desc()).limit(limit)
     found = [_Build._make(row) for row in connection.execute(query)]
     sizes = (
         select(reports.c.build_id, report_cases.c.report_id, func.length(report_cases.c.digest))
         .join(report_cases, report_cases.c.report_id == reports.c.id)
         .where(reports.c.build_id.in_([build.id for build in found]))
         .order_by(reports.c.build_id.desc(), reports.c.id)
+        .limit(MAX_REPORTS + 1)
     )
     by_build: dict[int, list[int]] = defaultdict(list)
     total = reports_read = 0

@@ -22,6 +22,7 @@ from bridge.store.schema import (
     rejections,
     reports,
     runs,
+    submissions,
 )
 
 INSERTED: tuple[sa.Column[int], ...] = (
@@ -143,6 +144,7 @@ UNFINISHED: dict[sa.Table, sa.ColumnElement[bool]] = {
     circuit_breakers: circuit_breakers.c.name.is_not(None),
     rejections: rejections.c.kept_until.is_not(None),
     asked_questions: asked_questions.c.asked_at.is_not(None),
+    submissions: submissions.c.state == sa.literal_column("'open'"),
 }
 """Tables whose times are compared with the clock, and the rows for which that still matters."""
 
@@ -151,7 +153,10 @@ TABLES = (*UNFINISHED, reports, runs)
 
 TIME_SUFFIXES = ("_at", "_since", "_until")  # of columns that hold a time
 
-MAY_BE_FUTURE = ("due_at", "_until", "expires_at", "probe_at")  # also by a correct clock
+ENDS_OF_URLS = {registrations: ("expires_at",), submissions: ("expires_at", "given_up_at")}
+"""Times after registered_at, in the same row, which alone shows by which clock they were written."""
+
+MAY_BE_FUTURE = ("due_at", "_until", "expires_at", "given_up_at", "probe_at")  # also by a correct clock
 
 NOW = sa.bindparam("now", type_=sa.BigInteger)
 BY = sa.bindparam("by", type_=sa.BigInteger)
@@ -205,11 +210,9 @@ def _move_on(connection: sa.Connection, step: Step) -> int:
 def _move(connection: sa.Connection, table: sa.Table, is_meant: Any, among: Any, values: dict[str, int]) -> int:
     """Add `by` to the times that `is_meant` selects, in the rows `among`; return the number of changed rows."""
     meant = {column: is_meant(column) for column in _times_of(table)}
-    if table is registrations and "now" in values:
-        # Always in the future: only registered_at shows by which clock, and an expired URL delays its report.
-        meant[registrations.c.expires_at] = sa.and_(
-            meant[registrations.c.expires_at], meant[registrations.c.registered_at]
-        )
+    for name in ENDS_OF_URLS.get(table, ()):
+        written = meant[table.c.registered_at]
+        meant[table.c[name]] = sa.and_(meant[table.c[name]], written) if "now" in values else written
     if table is deliveries:
         meant[deliveries.c.delivered_at] = sa.and_(meant[deliveries.c.delivered_at], ~COPIED)
     if table is rejections:  # its bytes are kept for as long as before

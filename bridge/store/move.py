@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from hashlib import sha256
 from typing import Any, Final, Protocol, TypeVar
 
-from sqlalchemy import Column, Connection, Table, delete, func, insert, select, text, tuple_
+from sqlalchemy import Column, Connection, LargeBinary, Table, delete, func, insert, select, text, tuple_
 
 from bridge.clock import Clock
 from bridge.domain.text_format import counted
@@ -30,7 +30,10 @@ from bridge.store.move_marks import BLOCKING, MoveMark, MoveState, add_mark, new
 from bridge.store.schema import Id, metadata, moves, rejections, reports
 
 ROWS: Final = 500
-"""Rows of one commit: bodies of small reports ride in their rows, so a commit has some megabytes."""
+"""Rows of one commit."""
+
+ROWS_WITH_BYTES: Final = 20
+"""The same for tables whose rows may have half a megabyte: bodies of reports, digests of their cases."""
 
 PROGRESS_ROWS: Final = 50_000
 """Rows between two messages of progress."""
@@ -77,7 +80,7 @@ class _SqliteSide:
     """A SQLite ledger, locked: a gateway that has it open, or one that starts meanwhile, makes LedgerInUse."""
 
     def __init__(self, database: SqliteDatabase) -> None:
-        self.name = str(database.path)
+        self.name = str(database.path.absolute())
         self._database = database
 
     async def run(self, function: Callable[[Connection], Result]) -> Result:
@@ -167,7 +170,8 @@ def _is_numbered(table: Table) -> bool:
 def _page(connection: Connection, table: Table, after: Key | None) -> list[dict[str, Any]]:
     """Return the next rows in the order of the key."""
     keys = _key_columns(table)
-    query = select(table).order_by(*keys).limit(ROWS)
+    with_bytes = any(isinstance(column.type, LargeBinary) and column.type.length is None for column in table.c)
+    query = select(table).order_by(*keys).limit(ROWS_WITH_BYTES if with_bytes else ROWS)
     if after is not None:
         query = query.where(tuple_(*keys) > tuple_(*after) if len(keys) > 1 else keys[0] > after[0])
     return [dict(row) for row in connection.execute(query).mappings()]
@@ -325,14 +329,17 @@ async def move(source: Side, target: Side, spools: Spools, clock: Clock, progres
 
     Raise MoveRejected if the target is not empty, or another move concerns one of the ledgers.
     """
-    ours, theirs = await source.run(newest_mark), await target.run(newest_mark)
+    ours, theirs = await source.run(newest_mark), await _mark_of_target(target)
     if ours is not None and ours.state in BLOCKING:
-        if theirs is not None and theirs.id != ours.id:
-            raise MoveRejected(f"{source.name} is being moved to {ours.peer}. End that move, or take it back first.")
+        if ours.state is MoveState.ARRIVING:
+            raise MoveRejected(f"A move from {ours.peer} to {source.name} has not ended. End it, or take it back.")
+        if not _is_of(ours, theirs, target):
+            raise MoveRejected(
+                f"{source.name} was or is being moved to {ours.peer}, not to {target.name}. Name that one as --to, or "
+                "take that move back first."
+            )
         if ours.state is MoveState.MOVED:
             return MoveResult({}, 0, [], was_done=True)
-        if ours.state is not MoveState.COPYING:
-            raise MoveRejected(f"A move from {ours.peer} to {source.name} has not ended. End it, or take it back.")
         move_id = ours.id
     else:
         move_id = uuid.uuid4().hex
@@ -349,6 +356,7 @@ async def move(source: Side, target: Side, spools: Spools, clock: Clock, progres
     elif theirs.state is MoveState.ARRIVED:  # a gateway may have run on the target since
         await source.run(lambda connection: set_state(connection, move_id, MoveState.MOVED))
         return MoveResult({}, 0, [], was_done=True)
+    await _require_both_alone(source, target)
     for table in _tables():
         await _copy_table(source, target, table, progress)
     blobs, missing = (0, []) if spools is None else await _copy_blobs(target, *spools, progress)
@@ -358,6 +366,25 @@ async def move(source: Side, target: Side, spools: Spools, clock: Clock, progres
     await target.run(lambda connection: set_state(connection, move_id, MoveState.ARRIVED, last))
     await source.run(lambda connection: set_state(connection, move_id, MoveState.MOVED, last))
     return MoveResult(rows, blobs, missing)
+
+
+async def _mark_of_target(target: Side) -> MoveMark | None:
+    """Return the target's mark; None if it has none, or that of a move that was taken back."""
+    mark = await target.run(newest_mark)
+    return None if mark is None or mark.state is MoveState.UNDONE else mark
+
+
+def _is_of(ours: MoveMark, theirs: MoveMark | None, target: Side) -> bool:
+    """Return whether the move of the source goes to `target`, which has no mark if the move has only begun."""
+    if theirs is None:
+        return ours.state is MoveState.COPYING and ours.peer == target.name
+    return theirs.id == ours.id
+
+
+async def _require_both_alone(source: Side, target: Side) -> None:
+    """Raise MoveRejected if a gateway has started since the ledgers were opened; once both are marked, none does."""
+    await source.require_alone()
+    await target.require_alone()
 
 
 def _free_and_mark(mark: MoveMark) -> Callable[[Connection], None]:
@@ -391,10 +418,10 @@ async def undo(source: Side, target: Side, spools: Spools, progress: Progress) -
 
     Raise MoveRejected if there is no move between the two, or the target has accepted reports since.
     """
-    ours, theirs = await source.run(newest_mark), await target.run(newest_mark)
+    ours, theirs = await source.run(newest_mark), await _mark_of_target(target)
     if ours is None or ours.state not in {MoveState.COPYING, MoveState.MOVED}:
         raise MoveRejected(f"{source.name} was not moved, so there is nothing to take back.")
-    if theirs is not None and theirs.id != ours.id:
+    if not _is_of(ours, theirs, target):
         raise MoveRejected(f"{source.name} was moved to {ours.peer}, not to {target.name}. Name that one as --to.")
     rows: Mapping[str, int] = {}
     blobs = 0
@@ -402,6 +429,8 @@ async def undo(source: Side, target: Side, spools: Spools, progress: Progress) -
     if theirs is not None and theirs.state in {MoveState.ARRIVED, MoveState.MOVED}:
         await _require_no_upload_since(target, theirs)
         await target.run(lambda connection: set_state(connection, ours.id, MoveState.MOVED))
+        await _require_both_alone(source, target)
+        await _require_no_upload_since(target, theirs)
         await source.run(_clear)
         for table in _tables():
             await _copy_table(target, source, table, progress)
@@ -409,6 +438,7 @@ async def undo(source: Side, target: Side, spools: Spools, progress: Progress) -
             blobs, missing = await _copy_blobs(source, spools[1], spools[0], progress)
         rows = await _compare(target, source)
     elif theirs is not None:
+        await _require_both_alone(source, target)
         await target.run(_clear)
         await target.run(lambda connection: set_state(connection, ours.id, MoveState.UNDONE))
     await source.run(lambda connection: set_state(connection, ours.id, MoveState.UNDONE))

@@ -17,7 +17,7 @@ from bridge.domain.text_format import counted
 from bridge.errors import NotFound, Unavailable
 from bridge.store.archive.base import archived_entries
 from bridge.store.circuit_breakers import lock_breaker_row, wake_waiting
-from bridge.store.duplicates import SOURCE, requeued
+from bridge.store.duplicates import requeued
 from bridge.store.job_order import wake_first_waiting
 from bridge.store.row_mapping import to_breaker
 from bridge.store.schema import audit, builds, circuit_breakers, deliveries, metadata, rejections, reports
@@ -228,8 +228,10 @@ def build_contents(connection: sa.Connection, build_id: int) -> BuildContents:
 
 
 def _rejections_of(build_id: int) -> sa.ColumnElement[bool]:
-    key = sa.select(builds.c.key).where(builds.c.id == build_id).scalar_subquery()
-    return sa.and_(rejections.c.source == SOURCE, rejections.c.key == key)
+    source, key = (
+        sa.select(column).where(builds.c.id == build_id).scalar_subquery() for column in (builds.c.source, builds.c.key)
+    )
+    return sa.and_(rejections.c.source == source, rejections.c.key == key)
 
 
 def _rows_of_builds(build_id: int) -> Iterator[tuple[sa.Table, sa.ColumnElement[bool]]]:

@@ -57,6 +57,11 @@ class Batch:
     earlier: bool = False  # of an earlier run
 
     @property
+    def build(self) -> tuple[str, str]:
+        """Return job_id and build_no."""
+        return self.parameters.get("job_id", ""), self.parameters.get("build_no", "")
+
+    @property
     def query(self) -> dict[str, str]:
         """Return the parameters of the request."""
         complete = {"complete": "true"} if self.complete else {}

@@ -7,7 +7,7 @@ holds a lock on it, which the system releases if the process ends in any way. So
 import json
 import os
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -90,7 +90,7 @@ class KeptUploads:
             raise
         return replace(batch, parts=_placed(batch.parts, path, start), entry=KeptUpload(file, path))
 
-    def earlier(self) -> Iterator[Batch]:
+    def earlier(self) -> Generator[Batch]:
         """Yield the uploads of earlier runs that no other run is sending, oldest first."""
         for path in sorted(self._folder.glob(f"*{SUFFIX}")):
             with suppress(OSError):  # another run has just sent it

@@ -6,8 +6,9 @@ import os
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
+from itertools import islice
 from pathlib import Path
 from typing import Any, Final
 
@@ -34,6 +35,7 @@ CLOCK_TOLERANCE_SECONDS: Final = 60.0
 STATUS_SECONDS: Final = 5.0  # for the question after an upload; the build step waits for it
 FIRST_POLL_SECONDS: Final = 0.5
 MAX_POLL_SECONDS: Final = 5.0
+MAX_EARLIER: Final = 100  # kept uploads that a run sends: each is an open file
 FINAL_STATES: Final = ("finalized", "no_run")
 
 NOT_JUNIT: Final = "not_junit"
@@ -274,7 +276,8 @@ def _kept(folder: Path, batches: list[Batch], note: Notes) -> tuple[list[Batch],
     """Return the uploads that earlier runs have kept, and the `batches` of this run with copies."""
     try:
         kept = KeptUploads(folder)
-        earlier = list(kept.earlier())
+        with closing(kept.earlier()) as found:
+            earlier = list(islice(found, MAX_EARLIER))
         return earlier, [kept.keep(batch) if batch.parts or batch.complete else batch for batch in batches]
     except OSError as error:
         note(f"{folder} cannot keep files ({error.strerror or error}), so the reports are sent without copies.")

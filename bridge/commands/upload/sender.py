@@ -60,11 +60,12 @@ class Sender:
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
     def send(self, batches: Sequence[Batch]) -> list[Result]:
-        """Send all batches; one that only states that a build is complete goes last, if all others were answered."""
+        """Send all batches; one that only states that a build is complete goes last, if its files were answered."""
         files = [batch for batch in batches if batch.parts or not batch.complete]
         results = self._send_at_once(files)
         for batch in (batch for batch in batches if batch not in files):
-            if all(result.outcome is RequestOutcome.ANSWERED for result in results):
+            of_build = [result for result in results if result.batch.build == batch.build]
+            if all(result.outcome is RequestOutcome.ANSWERED for result in of_build):
                 results += self._send_at_once([batch])
             else:
                 reason = "some reports of the build could not be sent"

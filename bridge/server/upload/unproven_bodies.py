@@ -34,6 +34,7 @@ class _Body:
     def __init__(self, origin: str, timeout: asyncio.Timeout) -> None:
         self.origin = origin
         self.size = 0
+        self.gone = asyncio.Event()  # its bytes are no longer stored
         self._timeout = timeout
 
     def end(self) -> None:
@@ -56,33 +57,42 @@ class UnprovenBodies:
         A body may have `buffer.max_size` bytes, and so may all of one `origin` (see `network_of`). Raise
         Unauthenticated if the body is not the one that was signed, Unavailable if it has to make way for others.
         """
+        timeout = asyncio.timeout(None)
+        body = _Body(origin, timeout)
         try:
-            await self._receive(identity, pieces, buffer, origin)
+            await self._receive(identity, pieces, buffer, body, timeout)
             await identity.body.finish()
             yield buffer.read()
         finally:
-            await buffer.discard()
+            try:
+                await buffer.discard()
+            finally:
+                body.gone.set()
 
     async def _receive(
-        self, identity: AuthResult, pieces: AsyncIterator[bytes], buffer: FileBuffer, origin: str
+        self,
+        identity: AuthResult,
+        pieces: AsyncIterator[bytes],
+        buffer: FileBuffer,
+        body: _Body,
+        made_way: asyncio.Timeout,
     ) -> None:
-        timeout = asyncio.timeout(None)
-        body = _Body(origin, timeout)
         self._arriving[body] = None
         try:
-            async with timeout:
+            async with made_way:
                 async for piece in identity.feed_body(pieces):
-                    self._make_room(body, len(piece), buffer.max_size)
+                    await self._make_room(body, len(piece), buffer.max_size)
                     body.size += len(piece)
                     await buffer.write(piece)
         except TimeoutError:
-            if timeout.expired():
+            if made_way.expired():
                 raise Unavailable(MADE_WAY) from None
             raise
         finally:
             self._arriving.pop(body, None)
 
-    def _make_room(self, body: _Body, size: int, max_bytes: int) -> None:
+    async def _make_room(self, body: _Body, size: int, max_bytes: int) -> None:
+        """Return once `size` more bytes may be stored for `body`; raise Unavailable if it is the one that makes way."""
         while True:
             sizes: Counter[str] = Counter()
             for other in self._arriving:
@@ -98,3 +108,4 @@ class UnprovenBodies:
             if oldest is body:
                 raise Unavailable(MADE_WAY)
             oldest.end()
+            await oldest.gone.wait()  # for both there is no room

@@ -8,7 +8,7 @@ from bridge.domain.junit.result import Valid
 from bridge.domain.junit.validator import validate_bytes
 from bridge.server.admin import job_tests
 from bridge.store import case_history
-from tests.integration.server.test_console import JOB, clock, database, ledger, page, serve  # noqa: F401 -- fixtures
+from tests.integration.server.test_console import JOB, page, serve  # noqa: F401 -- fixtures
 from tests.support.ledger import Ledger, report
 
 MAIN = UploadMetadata(branch="main", commit="c" * 40)

@@ -10,7 +10,9 @@ from bridge.domain.changes import set_build, set_delivery, set_registration
 from bridge.domain.clock_trust import LedgerTimes, Step
 from bridge.domain.lifecycle.context import GIVEN_UP
 from bridge.store.clock_skew import RetryWindow, move_back, move_on, revert_early_ends, times_in_ledger
-from bridge.store.schema import builds, deliveries, registrations, rejections, reports
+from bridge.store.schema import builds, deliveries, registrations, rejections, reports, submissions
+from bridge.store.submissions import register
+from tests.integration.store.test_submissions import registration
 from tests.support.ledger import asked, kept_refusal, report
 
 SECOND = 1_000_000
@@ -115,6 +117,24 @@ async def test_a_url_that_was_registered_after_a_clock_was_set_back_does_not_exp
 
     (row,) = await ledger.rows(select(registrations.c.expires_at))
     assert row.expires_at == (expires_at if kept else expires_at - DAY)
+
+
+@pytest.mark.parametrize("behind", [False, True])
+async def test_the_url_of_a_registered_upload_lasts_as_long_as_before(database, ledger, clock, behind):
+    clock.advance(-DAY if behind else DAY)
+    await database.write(register, registration())
+    (before,) = await ledger.rows(select(submissions))
+    clock.advance(DAY if behind else -DAY)
+
+    if behind:
+        now = clock.now()
+        await database.write(move_on, Step(by_us=DAY, before=now - DAY, began=now - 2 * DAY, was_behind=True))
+    else:
+        await database.write(move_back, DAY)
+
+    (after,) = await ledger.rows(select(submissions))
+    for name in ("registered_at", "expires_at", "given_up_at"):
+        assert getattr(after, name) - getattr(before, name) == (DAY if behind else -DAY)
 
 
 async def test_what_a_clock_that_was_ahead_refused_and_accepted_is_moved_back_whole(database, ledger, clock):

@@ -17,7 +17,7 @@ from tests.support.builders import POLICY
 from tests.support.fake_clock import START
 from tests.support.ledger import LEASE_US, kept_refusal, named, report, upload
 
-ANN = Actor(name="Ann", role="operator", address="127.0.0.1")
+ANN = Actor(name="Ann", role="operator", address="127.0.0.1", proof="token")
 BOTH = (DeliveryTarget.TESTNOD, DeliveryTarget.ARCHIVE)
 OF_GATEWAY = {"alembic_version", "audit", "circuit_breakers", "request_rates", "asked_questions", "signature_uses"}
 

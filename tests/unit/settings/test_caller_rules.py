@@ -120,6 +120,10 @@ OTHER_PROJECT = '[[routes]]\nname = "other"\nproject_token = "t-654321"\n'
             "callers.keys[0].name: is also the name of callers.tokens[0]. Use unique names.",
         ),
         (
+            CI.replace("ci", "project:ci") + 'token = "a"\n',
+            "callers.tokens[0].name: begins with project:, which stands for callers with a project_token. Rename it.",
+        ),
+        (
             CI.replace("ci", "iam:ci") + 'token = "a"\n',
             "callers.tokens[0].name: begins with iam:, which stands for IAM users. Rename it.",
         ),
