@@ -18,7 +18,6 @@ from statistics import quantiles
 from typing import Any
 
 import asyncpg
-from bridge.store.rate_limit import take_rate_slot
 from intake import FOLDER, heading
 from million import JOBS, UNFINISHED, fill, job_id, small_upload
 from plans import scans_of
@@ -28,6 +27,7 @@ from surroundings import surroundings
 from bridge.clock import SystemClock
 from bridge.demo.postgres import PostgresServer
 from bridge.domain.build import BuildState
+from bridge.domain.request_rate import Api
 from bridge.store.engine.base import Database, Item, LedgerFunction, Result, Transaction, run_each
 from bridge.store.engine.postgres import PostgresDatabase
 from bridge.store.engine.sqlite import SqliteDatabase
@@ -35,6 +35,7 @@ from bridge.store.leases import Claim, PollRequest, Release, claim, due_routes, 
 from bridge.store.ledger import open_ledger
 from bridge.store.queries import BuildsQuery, counts, find_build, find_why, list_builds, one_build
 from bridge.store.rejections import RejectionsQuery, list_rejections
+from bridge.store.request_rates import RateUse, use_rates
 from bridge.store.retention import delete_old_rejections, known_blobs, routes_in_use, unlink_dead, unlink_delivered
 from bridge.store.uploads import accept
 from bridge.telemetry.logs import set_up
@@ -43,6 +44,7 @@ SMALL, LARGE = 1_000, 1_000_000
 ROUNDS = 60
 WARM_UP_ROUNDS = 5  # for plans and pages
 LIMIT = 1.3
+SLOT = RateUse(account="bench", api=Api.BUILD_INFO, highest=60_000.0, takes=1)
 LEASE_US = 60_000_000
 ENGINES = ["sqlite", "postgresql"]
 ROUTES = ("", "shop", "pay", "docs")
@@ -102,7 +104,7 @@ OPERATIONS: dict[str, Callable[[Ledger], Awaitable[object]]] = {
     "accept: a duplicate": _accept_known,
     "claim, read, release": _claim,
     "routes with due builds": lambda ledger: ledger.database.read(due_routes, ROUTES, ledger.database.now()),
-    "next slot of the polling rate": lambda ledger: ledger.database.write(take_rate_slot, 1),
+    "next slot of the polling rate": lambda ledger: ledger.database.write(use_rates, SLOT),
     "hook: a build": lambda ledger: ledger.database.write(request_poll, PollRequest(job_id=job_id(5), build_no=5)),
     "hook: a job": lambda ledger: ledger.database.write(request_poll, PollRequest(job_id=job_id(5))),
     "page: the newest": _page(),
