@@ -10,7 +10,8 @@ from playwright.async_api import Browser, Page, async_playwright, expect
 
 from bridge.sandbox.sandbox import Sandbox
 from tests.support.builds import Build, Ci, Upload
-from tests.support.processes import GatewayProcess, NewGateway
+from tests.support.outcome import api_builds
+from tests.support.processes import GatewayProcess, NewGateway, until
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 TOKEN = "operator-token-0123456789"
@@ -20,6 +21,8 @@ RED = b'<testsuite><testcase classname="c" name="breaks"><failure message="boom"
 BROKEN = b'<testsuite name="s"><testcase classname="c" name="a&b"/></testsuite>'
 PATIENCE_MS = 30_000
 """For what comes at once unless the machine is busy."""
+
+expect.set_options(timeout=PATIENCE_MS)
 
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="Chromium is not installed: apt-get install chromium")
 
@@ -145,9 +148,16 @@ def of_cart(number: int) -> bytes:
     ).encode()
 
 
-async def test_the_flaky_test_of_a_job_is_found_with_the_console_alone(tab: Tab, upload: Any) -> None:
+async def test_the_flaky_test_of_a_job_is_found_with_the_console_alone(
+    tab: Tab, upload: Any, gateway: GatewayProcess
+) -> None:
     for number in (1, 2, 3):
         assert await upload(number, ("TEST-cart.xml", of_cart(number))) == 200
+
+    async def have_commits() -> bool:
+        return {build["commit"] for build in (await api_builds(gateway)).values()} == {"c" * 40}
+
+    await until(have_commits, "the commits have come from CodeArts")
     await tab.go("/")
     await tab.page.get_by_role("link", name="Tests").click()
     await expect(tab.page.locator("h1")).to_contain_text("Tests of job")  # the only one
