@@ -154,9 +154,9 @@ TABLES = (*UNFINISHED, reports, runs)
 TIME_SUFFIXES = ("_at", "_since", "_until")  # of columns that hold a time
 
 ENDS_OF_URLS = {registrations: ("expires_at",), submissions: ("expires_at", "given_up_at")}
-"""Times after registered_at, in the same row, which alone shows by which clock they were written."""
+"""They move as registered_at of their row, whichever clocks have written it: a URL is valid for as long as before."""
 
-MAY_BE_FUTURE = ("due_at", "_until", "expires_at", "given_up_at", "probe_at")  # also by a correct clock
+MAY_BE_FUTURE = ("due_at", "_until", "probe_at")  # also by a correct clock
 
 NOW = sa.bindparam("now", type_=sa.BigInteger)
 BY = sa.bindparam("by", type_=sa.BigInteger)
@@ -210,18 +210,21 @@ def _move_on(connection: sa.Connection, step: Step) -> int:
 def _move(connection: sa.Connection, table: sa.Table, is_meant: Any, among: Any, values: dict[str, int]) -> int:
     """Add `by` to the times that `is_meant` selects, in the rows `among`; return the number of changed rows."""
     meant = {column: is_meant(column) for column in _times_of(table)}
-    for name in ENDS_OF_URLS.get(table, ()):
-        written = meant[table.c.registered_at]
-        meant[table.c[name]] = sa.and_(meant[table.c[name]], written) if "now" in values else written
+    ends_of_urls = [table.c[name] for name in ENDS_OF_URLS.get(table, ())]
+    for column in ends_of_urls:
+        del meant[column]
     if table is deliveries:
         meant[deliveries.c.delivered_at] = sa.and_(meant[deliveries.c.delivered_at], ~COPIED)
     if table is rejections:  # its bytes are kept for as long as before
         meant[rejections.c.kept_until] = meant[rejections.c.rejected_at]
         if among is not None:  # the time of the rejection is exact enough
             del meant[rejections.c.rejected_at]
-    moved = {
+    moved: dict[str, sa.ColumnElement[Any]] = {
         column.name: sa.case((condition, _at(column, values)), else_=column) for column, condition in meant.items()
     }
+    for column in ends_of_urls:
+        by = moved["registered_at"] - table.c.registered_at
+        moved[column.name] = column + sa.func.coalesce(by, 0)
     rows = sa.or_(*meant.values()) if among is None else sa.and_(among, sa.or_(*meant.values()))
     return connection.execute(sa.update(table).where(rows).values(moved), values).rowcount
 
