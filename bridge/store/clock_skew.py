@@ -154,7 +154,7 @@ TABLES = (*UNFINISHED, reports, runs)
 TIME_SUFFIXES = ("_at", "_since", "_until")  # of columns that hold a time
 
 ENDS_OF_URLS = {registrations: ("expires_at",), submissions: ("expires_at", "given_up_at")}
-"""They move as registered_at of their row, whichever clocks have written it: a URL is valid for as long as before."""
+"""They move as registered_at of their row, by whatever clock that was written: URLs stay valid for as long as before."""
 
 MAY_BE_FUTURE = ("due_at", "_until", "probe_at")  # also by a correct clock
 
@@ -169,9 +169,9 @@ def move_back(connection: sa.Connection, now: int, items: Sequence[int]) -> list
     """Subtract each of `items` (microseconds) from every time after `now`; return the numbers of changed builds.
 
     A due time after `now` becomes `now`, because clocks that were ahead by different spans may have written it. For a
-    correct one that is harmless: the build only becomes due earlier. A time that would
-    move before the last time that is not after `now` becomes `now`: another clock has written it, which was less far
-    ahead, and nothing may seem older than it is.
+    correct one that is harmless: the build only becomes due earlier. A time that would move before the last time that
+    is not after `now` becomes `now`: another clock has written it, which was less far ahead, and nothing may seem older
+    than it is.
     """
     return [_move_back(connection, now, by) for by in items]
 

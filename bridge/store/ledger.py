@@ -222,7 +222,7 @@ def _open_sqlite(
     try:
         database.lock()
         require_ledger(path)
-        _migrate_sqlite(database)
+        migrate_sqlite(database)
         with database.reading.begin() as connection:
             require_unmoved(connection)
         database.open()
@@ -245,7 +245,7 @@ def _migrate_sqlite_alone(path: Path, clock: Clock) -> str:
     try:
         database.lock()
         require_ledger(path)
-        return _migrate_sqlite(database)
+        return migrate_sqlite(database)
     except LedgerInUse as error:
         remedy = "Stop it first, or leave it to the gateway, which migrates its ledger when it starts."
         raise LedgerInUse(path, error.holder, remedy=remedy) from error
@@ -268,7 +268,7 @@ def require_ledger(path: Path) -> None:
         )
 
 
-def _migrate_sqlite(database: SqliteDatabase) -> str:
+def migrate_sqlite(database: SqliteDatabase) -> str:
     """Migrate under the lock, after a copy for the older program: migrations cannot be reverted."""
     try:
         revision = outdated(database.writing)

@@ -25,7 +25,7 @@ from bridge.store.blobs.base import Spool, is_key
 from bridge.store.engine.postgres_url import is_postgres, shown_url
 from bridge.store.engine.sqlite import SqliteDatabase
 from bridge.store.leases import free_leases
-from bridge.store.ledger import migrate, migrate_over, path_of, require_ledger
+from bridge.store.ledger import migrate_over, migrate_sqlite, path_of, require_ledger
 from bridge.store.move_marks import BLOCKING, MoveMark, MoveState, add_mark, newest_mark, set_state
 from bridge.store.schema import Id, metadata, moves, rejections, reports
 
@@ -37,8 +37,6 @@ ROWS_WITH_BYTES: Final = 20
 
 PROGRESS_ROWS: Final = 50_000
 """Rows between two messages of progress."""
-
-REMEDY: Final = "Stop it, then run the same command again."
 
 OTHER_CONNECTIONS: Final = text(
     "SELECT count(*) FROM pg_stat_activity "
@@ -144,7 +142,7 @@ async def open_side(url: str, clock: Clock, *, create: bool) -> AsyncIterator[Si
         await asyncio.to_thread(path.parent.mkdir, parents=True, exist_ok=True)
         await asyncio.to_thread(database.lock)
         require_ledger(path)
-        await asyncio.to_thread(migrate, database.writing)
+        await asyncio.to_thread(migrate_sqlite, database)
         yield _SqliteSide(database)
     finally:
         await asyncio.to_thread(database.close)
@@ -196,7 +194,7 @@ async def _copy_table(source: Side, target: Side, table: Table, progress: Progre
     async for rows in _pages(source, table, after):
         await target.run(lambda connection: connection.execute(insert(table), rows))  # noqa: B023 -- called at once
         copied += len(rows)
-        if copied % PROGRESS_ROWS < ROWS and copied >= PROGRESS_ROWS:
+        if copied // PROGRESS_ROWS > (copied - len(rows)) // PROGRESS_ROWS:
             progress(f"{table.name}: {copied} rows so far")
     await target.run(lambda connection: _set_sequence(connection, table))
 
@@ -313,7 +311,11 @@ async def _copy_blob(source: Spool, target: Spool, key: str) -> bool:
     async for piece in target.read(key):
         stored.update(piece)
     if stored.digest() != copied.digest():
-        raise MoveRejected(f"The blob {key} could not be read back from the new spool as it was written. {REMEDY}")
+        await target.delete(key)  # or the next run would take it for copied
+        raise MoveRejected(
+            f"The blob {key} could not be read back from the new spool as it was written. Look at the new spool's "
+            "disk or bucket, then run the same command again."
+        )
     return True
 
 
