@@ -154,7 +154,7 @@ TABLES = (*UNFINISHED, reports, runs)
 TIME_SUFFIXES = ("_at", "_since", "_until")  # of columns that hold a time
 
 ENDS_OF_URLS = {registrations: ("expires_at",), submissions: ("expires_at", "given_up_at")}
-"""They move as registered_at of their row, by whatever clock that was written: URLs stay valid for as long as before."""
+"""They move as registered_at of their row, by whatever clock that was written: URLs stay valid as long as before."""
 
 MAY_BE_FUTURE = ("due_at", "_until", "probe_at")  # also by a correct clock
 
