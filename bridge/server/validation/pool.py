@@ -35,8 +35,8 @@ TRIES: Final = 2  # one death may come from outside, for example from the OOM ki
 RESPONSE_BYTES: Final = 4 << 20  # of one line: a batch with digests of cases, or errors with names that JSON escapes
 
 BATCH_FILES: Final = 8  # with more, all uploads move through the gateway in step, and wait for each other
-BATCH_SECONDS: Final = 0.02  # of CPU time that a batch is expected to cost: others wait for all of it
-SLOW_SECONDS: Final = 0.025  # of CPU time: small files of callers whose files cost that much go to the other processes
+BATCH_SECONDS: Final = 0.01  # of CPU time that a batch is expected to cost: others wait for all of it
+SLOW_SECONDS: Final = 0.01  # of CPU time: small files of callers whose files cost that much go to the other processes
 COSTLY_SECONDS: Final = 0.25  # of CPU time: callers whose files cost that much never occupy all processes
 NICE: Final = 5  # of the processes for large files: the gateway and small files get the CPU first
 MAX_WAITING_SMALL: Final = 4096  # small files: two seconds of work, 80 MB of ordinary ones

@@ -6,7 +6,7 @@
 from collections import deque
 from typing import Final, Generic, NamedTuple, TypeVar
 
-UNKNOWN_SECONDS: Final = 0.02  # expected of a first file: what a whole batch of ordinary ones costs
+UNKNOWN_SECONDS: Final = 0.008  # expected of a first file: what a whole batch of ordinary ones costs
 FADING: Final = 0.9  # of what is expected, with each file: one of 0.4 seconds is remembered for 30 cheap ones
 MAX_KNOWN: Final = 1000  # callers; beyond that, those without files at work are forgotten
 

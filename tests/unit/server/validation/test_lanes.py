@@ -16,7 +16,7 @@ from bridge.server.validation.transform import TransformResult
 from bridge.server.validation.turns import Party
 
 HONEST, HOSTILE = Party("honest", "payments"), Party("hostile", "web")
-COSTS = {"honest": 0.001, "hostile": 0.4, "huge": 1.4, "large": 0.1}
+COSTS = {"honest": 0.001, "hostile": 0.4, "sixteen-times-an-ordinary-one": 0.016, "huge": 1.4, "large": 0.1}
 VALID = TransformResult(accepted=validate_bytes(b"<testsuite><testcase/></testsuite>"))  # type: ignore[arg-type]
 
 
@@ -70,10 +70,11 @@ async def started(*calls: Awaitable[Any]) -> list[asyncio.Task[Any]]:
     return tasks
 
 
-async def test_small_files_that_cost_much_are_found_out_and_hold_up_no_small_file_of_others(batches, slots, log):
-    hostile = await started(*(batches.validate(b"hostile %d" % number, HOSTILE) for number in range(128)))
+@pytest.mark.parametrize("file", ["hostile", "sixteen-times-an-ordinary-one"])
+async def test_small_files_that_cost_much_are_found_out_and_hold_up_no_small_file_of_others(batches, slots, log, file):
+    hostile = await started(*(batches.validate(b"%s %d" % (file.encode(), n), HOSTILE) for n in range(128)))
     honest = await started(*(batches.validate(b"honest %d" % number, HONEST) for number in range(3)))
-    assert log == [["hostile 0"]]
+    assert log == [[f"{file} 0"]]
     await slots[0].step()
     assert log[1] == ["honest 0"]  # after one file
     for _ in range(3):
