@@ -33,8 +33,11 @@ from bridge.demo.postgres import PostgresServer
 
 SHAPES = {1: 300, 5: 200, 50: 20}  # reports a build: builds in a round
 QUICK_SHAPE, QUICK_PART = 5, 5  # with --quick only this shape, and a fifth of its builds
+SMALL, LARGE = (200, 1, 100), (200, 100, 1)  # reports a request, requests a build, builds: 20,000 reports each
 WAIT_SECONDS = 120.0
+LARGE_SECONDS = 900.0
 POLL_SECONDS = 0.02
+CONNECTIONS = 8
 NAIVE, NOW = "naive bridge", "gateway"
 
 SETTINGS = """
@@ -181,11 +184,30 @@ class Bench:
             for contender in self._contenders:
                 contender.resume()
                 figure = Figures() if number == 0 else figures[contender.name]  # the first round warms up
-                self._round(contender, reports_a_build, builds, figure)
+                self._round(contender, reports_a_build, 1, builds, figure)
                 contender.pause()
         return figures
 
-    def _round(self, contender: Contender, reports_a_build: int, builds: int, figure: Figures) -> None:
+    def compare_with_large(self, rounds: int) -> None:
+        """Print for each contender the rate of one build of 20,000 reports as a part of that of 100 builds of 200."""
+        for contender in self._contenders:
+            contender.resume()
+            rates = {SMALL: Figures(), LARGE: Figures()}
+            for _ in range(rounds):
+                for shape, figure in rates.items():
+                    self._round(contender, *shape, figure)
+            contender.pause()
+            small, large = (median(figure.reports_a_second) for figure in rates.values())
+            print(
+                f"  {contender.name:<14}{large:>7.0f} reports/s, {small:.0f} in small builds: {large / small:.2f} of it"
+            )
+
+    def _round(
+        self, contender: Contender, reports_a_request: int, requests_a_build: int, builds: int, figure: Figures
+    ) -> None:
+        reports_a_build = reports_a_request * requests_a_build
+        connections = min(builds, CONNECTIONS)
+        builds_each = -(-builds // connections)
         before = finalized(contender.upstream.port)
         cpu_before, ledger_before = contender.server.cpu_by_process(), contender.counts()
         began = time.perf_counter()
@@ -193,17 +215,18 @@ class Bench:
             "port": contender.server.port,
             "token": self._token,
             "cases": 60,
-            "connections": 8,
-            "builds": builds // 8 + 1,
+            "connections": connections,
+            "builds": builds_each,
             "first_build": self._first_build,
-            "reports_a_request": reports_a_build,
+            "reports_a_request": reports_a_request,
+            "requests_a_build": requests_a_build,
         }
-        self._first_build += builds + 16
+        builds_sent = builds_each * connections
+        self._first_build += builds_sent
         sent = run_client("load.py", request)
-        builds_sent = (builds // 8 + 1) * 8
         if sent["rejected"]:
             print(f"  {contender.name} rejected an upload: {sent['rejected'][:500]}")
-        deadline = time.perf_counter() + WAIT_SECONDS
+        deadline = time.perf_counter() + (WAIT_SECONDS if requests_a_build == 1 else LARGE_SECONDS)
         while finalized(contender.upstream.port)["runs"] - before["runs"] < builds_sent:
             if time.perf_counter() > deadline:
                 print(f"  {contender.name} did not finalize all runs: {finalized(contender.upstream.port)}")
@@ -282,6 +305,10 @@ def run(args: argparse.Namespace, folder: Path) -> None:
             beside = [ends.enter_context(upstreams(folder, args.delay))]
             contenders.append(started(beside, *naive_bridge(folder, token, beside[0].port)))
         bench = Bench(contenders, token)
+        if args.large:
+            heading(f"one build of 20,000 reports beside 100 of 200; median of {args.rounds} rounds")
+            bench.compare_with_large(args.rounds)
+            return
         for reports_a_build in args.shapes:
             builds = SHAPES[reports_a_build] // (QUICK_PART if args.quick else 1)
             heading(f"{builds} builds of {reports_a_build}; median of {args.rounds} rounds")
@@ -310,6 +337,7 @@ def main() -> None:
     parser.add_argument("--postgres", action="store_true", help="ledgers in PostgreSQL without fsync, no peer")
     parser.add_argument("--delay", type=float, default=0.0, help="seconds until an upstream answers, default 0")
     parser.add_argument("--shapes", type=int, nargs="+", default=list(SHAPES), choices=list(SHAPES))
+    parser.add_argument("--large", action="store_true", help="instead: a build of 20,000 reports beside small ones")
     parser.add_argument("--folder", type=Path, default=FOLDER, help=f"on a disk, not in memory; default {FOLDER}")
     parser.add_argument("--quick", action="store_true", help="one small shape and one round, under a minute")
     args = parser.parse_args()

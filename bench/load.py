@@ -32,7 +32,8 @@ class Load:
     builds: int
     first_build: int  # build numbers count up from here, so that no report is sent twice
     pause_seconds: float = 0.0  # between a response and the next report
-    reports_a_request: int = 0  # each request brings a whole build of so many; 0: one report a request
+    reports_a_request: int = 0  # each request brings so many reports; 0: one report a request, REPORTS_A_BUILD a build
+    requests_a_build: int = 1  # if each request brings several reports
 
 
 @dataclass(kw_only=True, slots=True)
@@ -75,7 +76,8 @@ def _requests(load: Load, first_build: int) -> Iterator[bytes]:
     """Yield the whole requests of one connection."""
     for build_no in range(first_build, first_build + load.builds):
         if load.reports_a_request:
-            yield _whole_build(load, build_no)
+            for number in range(load.requests_a_build):
+                yield _form(load, build_no, build_no * load.requests_a_build + number)
             continue
         stamps = range(build_no * REPORTS_A_BUILD, (build_no + 1) * REPORTS_A_BUILD)
         for stamp, report in zip(stamps, small_reports(load.cases, stamps), strict=True):
@@ -83,8 +85,8 @@ def _requests(load: Load, first_build: int) -> Iterator[bytes]:
             yield request_head(upload_path(build_no), load.port, load.token, len(body)) + body
 
 
-def _whole_build(load: Load, build_no: int) -> bytes:
-    first = build_no * load.reports_a_request
+def _form(load: Load, build_no: int, number: int) -> bytes:
+    first = number * load.reports_a_request
     stamps = range(first, first + load.reports_a_request)
     files = zip(stamps, small_reports(load.cases, stamps), strict=True)
     parts = [part_head(f"TEST-shop.CartTest{stamp}.xml") + report for stamp, report in files]
