@@ -9,7 +9,7 @@ WORKERS ?= 6
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: screenshots help demo fast one test check lint types format docs verdicts fuzz bench bench-console bench-deliver bench-hook bench-hostile bench-polling bench-proxy bench-scale bench-slow bench-upload bench-validation chaos language upload-path lock clean
+.PHONY: screenshots help demo fast one test check lint types format docs verdicts fuzz bench bench-console bench-deliver bench-hook bench-hostile bench-move bench-polling bench-proxy bench-scale bench-slow bench-upload bench-validation chaos language upload-path lock clean
 
 help: ## list these targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sort | sed 's/:.*## /\t/' | expand -t 18
@@ -93,6 +93,9 @@ bench-console: $(VENV)/.dev ## pages of the console with a million builds, and t
 
 bench-deliver: $(VENV)/.dev ## delivery end to end, beside a naive bridge: OPTIONS="--against COMMIT --shapes 5" or --postgres
 	$(RUN) bench/deliver.py $(OPTIONS)
+
+bench-move: $(VENV)/.dev ## a ledger of 100,000 builds moved from SQLite and disk to PostgreSQL and S3, with kills
+	PYTHONPATH=. $(RUN) bench/move.py $(OPTIONS)
 
 bench-upload: $(VENV)/.dev ## how long a build step waits, beside register and PUT one after the other
 	PYTHONPATH=. $(RUN) bench/upload.py $(OPTIONS)

@@ -39,7 +39,7 @@ class ServerProcess:
     ) -> None:
         self.name = name
         self.port = port
-        self._ports = (port, *also)
+        self.ports = (port, *also)
         self._command = command
         self._folder = folder
         self._log = log
@@ -111,7 +111,7 @@ class ServerProcess:
         return found
 
     def _listens(self) -> bool:
-        for port in self._ports:
+        for port in self.ports:
             with socket.socket() as probe:
                 if probe.connect_ex(("127.0.0.1", port)) != 0:
                     return False

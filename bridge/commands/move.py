@@ -105,8 +105,9 @@ def _print(result: MoveResult, source: str, target: str, spools: tuple[str, str]
             f"{counted(len(result.missing), 'file')} of the spool had been lost before: {shown}. "
             "Their reports cannot be delivered; upload them again."
         )
-    print_result(
-        f"No gateway starts on {_shown(left)} any more. Set store.url to {_shown(used)} and start the gateway."
-    )
+    changes = f"store.url to {_shown(used)}"
+    if spools is not None:
+        changes += f" and store.spool to {spools[0 if take_back else 1]}"
+    print_result(f"No gateway starts on {_shown(left)} any more. Set {changes}, then start the gateway.")
     if not take_back:
         print_note("Until the first upload, `bridge move --undo` with the same options takes the move back.")

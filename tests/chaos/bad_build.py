@@ -12,6 +12,9 @@ from bridge.sandbox.sandbox import Sandbox
 from tests.chaos.faults import ODD_ANSWERS
 from tests.chaos.plan import BadBuild
 
+ALSO = {"codearts.build_info": "codearts.record_list"}
+"""Places that tell of the same: a build of which CodeArts' list of builds tells the end is no bad one."""
+
 
 @dataclass(slots=True)
 class BadAnswers:
@@ -34,7 +37,7 @@ class BadAnswers:
 
         def picky(listener: CallListener, where: str, handler: Handler) -> Handler:
             usual = observe(listener, where, handler)
-            return self._instead(usual, odd) if where == self.bad.place else usual
+            return self._instead(usual, odd) if where in (self.bad.place, ALSO.get(self.bad.place)) else usual
 
         with patch.object(CallListener, "observe", picky):
             yield

@@ -124,6 +124,7 @@ async def test_everything_goes_on_at_the_new_ledger_and_nothing_starts_on_the_ol
     code, printed = await bridge(old, *options)
     assert code == 0, printed
     assert f"{BUILDS} builds" in printed
+    assert f"and store.spool to {spool}, then start" in printed
     code, printed = await bridge(old, *options)
     assert (code, "before" in printed) == (0, True), printed
     code, printed = await bridge(old, "serve")
