@@ -76,6 +76,8 @@ fuzz: $(VENV)/.dev ## arbitrary and mutated bytes through validation, for a minu
 chaos: $(VENV)/.dev ## random faults against running gateways: SEED=, SECONDS=, OPTIONS="--postgres --s3 --replicas 3 --limits"
 	$(RUN) -m tests.chaos $(addprefix --seed=,$(SEED)) $(addprefix --seconds=,$(SECONDS)) $(OPTIONS)
 
+bench bench-%: export PYTHONPATH := .
+
 bench-polling: $(VENV)/.dev ## ends of builds within CodeArts' limits, simulated, beside former policies
 	$(RUN) bench/polling.py $(OPTIONS)
 
@@ -89,22 +91,22 @@ bench: $(VENV)/.dev ## accepted reports per second, beside other servers: OPTION
 	$(RUN) bench/intake.py $(OPTIONS)
 
 bench-console: $(VENV)/.dev ## pages of the console with a million builds, and the page of a report of 20 MB
-	PYTHONPATH=. $(RUN) bench/console.py $(OPTIONS)
+	$(RUN) bench/console.py $(OPTIONS)
 
 bench-deliver: $(VENV)/.dev ## delivery end to end, beside a naive bridge: OPTIONS="--against COMMIT --shapes 5" or --postgres
 	$(RUN) bench/deliver.py $(OPTIONS)
 
 bench-move: $(VENV)/.dev ## a ledger of 100,000 builds moved from SQLite and disk to PostgreSQL and S3, with kills
-	PYTHONPATH=. $(RUN) bench/move.py $(OPTIONS)
+	$(RUN) bench/move.py $(OPTIONS)
 
 bench-upload: $(VENV)/.dev ## how long a build step waits, beside register and PUT one after the other
-	PYTHONPATH=. $(RUN) bench/upload.py $(OPTIONS)
+	$(RUN) bench/upload.py $(OPTIONS)
 
 bench-hook: $(VENV)/.dev ## time from a build's end to finalize if CI calls the webhook
-	PYTHONPATH=. $(RUN) bench/hook.py
+	$(RUN) bench/hook.py
 
 bench-scale: $(VENV)/.dev ## the ledger with a million builds against a thousand, on both engines; half an hour
-	PYTHONPATH=. $(RUN) bench/scale.py
+	$(RUN) bench/scale.py
 
 language: $(VENV)/.dev ## measure prose and structure, and list banned words
 	$(RUN) -m tools.language
