@@ -75,7 +75,7 @@ DROP_REGISTRATION = Statement(
 # -- changes of reconcilers --------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@dataclass(frozen=True, kw_only=True)
 class FencedChanges:
     """Changes to a build by the reconciler whose lease has this fencing token.
 
@@ -323,7 +323,7 @@ def _update_statement(table: Table, where: tuple[str, ...], values: tuple[str, .
 # -- writes that need no lease -----------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@dataclass(frozen=True, kw_only=True)
 class LateRegistration:
     """The answer to a register call that came after its reconciler had lost the lease."""
 

@@ -139,7 +139,7 @@ CLAIMED = Together(
 # -- claim -------------------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@dataclass(frozen=True, kw_only=True)
 class Claim:
     """Asks for the next due build of a route; the empty route stands for builds without run parameters.
 
@@ -152,7 +152,7 @@ class Claim:
     left: tuple[int, ...] = ()
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@dataclass(frozen=True, kw_only=True)
 class LeasedRow:
     """The row of a build as its claim returned it at `now` (microseconds UTC)."""
 
@@ -266,7 +266,7 @@ def read_marks(connection: Connection, build_id: int) -> Marks | None:
 # -- renew and release -------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@dataclass(frozen=True, kw_only=True)
 class Renewal:
     """Asks to keep the lease for `lease_us` from now."""
 
@@ -275,7 +275,7 @@ class Renewal:
     lease_us: int
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@dataclass(frozen=True, kw_only=True)
 class Release:
     """The end of a reconcile: `report_seq` and `due_at` as it read them, `until` is when the build is due again."""
 

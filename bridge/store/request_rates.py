@@ -11,7 +11,7 @@ from bridge.store.schema import asked_questions, request_rates
 from bridge.store.sql_helpers import insert_new
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@dataclass(frozen=True, kw_only=True)
 class ThrottledCall:
     """A call that CodeArts throttled."""
 
@@ -19,7 +19,7 @@ class ThrottledCall:
     retry_after_seconds: float | None
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@dataclass(frozen=True, kw_only=True)
 class RateUse:
     """What calls of one account to one API have shown since the last use, and what is wanted now.
 
@@ -37,7 +37,7 @@ class RateUse:
     asks: bool = False  # for admission of one call
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@dataclass(frozen=True, kw_only=True)
 class RateGrant:
     """The rate after a use, the times of the slots that were taken, and the turn of a call that was not admitted."""
 

@@ -69,7 +69,7 @@ def body_locations(connection: Connection, report_ids: Sequence[int]) -> dict[in
     return {report_id: BodyLocation(body=body, blob=blob) for report_id, body, blob in rows}
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@dataclass(frozen=True, kw_only=True)
 class BodyRelease:
     """Asks to unlink the bytes of the delivered reports of a build, or of one of them.
 
