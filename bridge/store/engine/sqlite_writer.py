@@ -250,7 +250,11 @@ def widen_pipe(pipe: IO[bytes] | None) -> None:
 # Dataclasses that are sent to it have no slots: pickle then restores their values without running Python code.
 
 
-copyreg.pickle(MappingProxyType, lambda proxy: (MappingProxyType, (dict(proxy),)))  # changes hold some
+def _to_proxy(values: dict[str, Any]) -> MappingProxyType[str, Any]:
+    return MappingProxyType(values)  # pickle does not find the type by its name
+
+
+copyreg.pickle(MappingProxyType, lambda proxy: (_to_proxy, (dict(proxy),)))  # changes hold some
 
 
 def main() -> None:
