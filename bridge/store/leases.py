@@ -43,7 +43,7 @@ from bridge.store.circuit_breakers import recovered_breakers, to_breakers
 from bridge.store.duplicates import SOURCE, build_key
 from bridge.store.engine.base import one_statement
 from bridge.store.engine.compiled import Row, Statement, Together, each_of, is_one_of
-from bridge.store.job_order import EARLIER_IN_QUEUE, wake_first_waiting
+from bridge.store.job_order import EARLIER_IN_QUEUE, ReconcileEnd, wake_first_waiting
 from bridge.store.locks import lock_builds
 from bridge.store.row_mapping import BREAKER_COLUMNS
 from bridge.store.schema import UNFINISHED_BUILD, builds, deliveries, registrations, rejections, reports, runs
@@ -322,9 +322,8 @@ def release_locked(connection: Connection, now: int, releases: Sequence[Release]
     """End leases whose builds are locked and have these owners; builds that wait for `closed` breakers are due now."""
     releases = [replace(item, until=now, waiting_on=None) if item.waiting_on in closed else item for item in releases]
     RELEASE.run_each(connection, [_columns_after(item) for item in releases])
-    for item in releases:
-        waits = is_queue(item.waiting_on)
-        wake_first_waiting(connection, item.build_id, now, waits=waits, wakes_next=item.wakes_next)
+    ends = (ReconcileEnd(item.build_id, is_queue(item.waiting_on), item.wakes_next) for item in releases)
+    wake_first_waiting(connection, now, ends)
 
 
 def _columns_after(item: Release) -> dict[str, object]:

@@ -19,6 +19,7 @@ from sqlalchemy import (
     Connection,
     Dialect,
     Select,
+    String,
     Table,
     Text,
     TypeDecorator,
@@ -172,24 +173,25 @@ def each_of(dialect: str, name: str) -> ColumnElement[str]:
 class _IsOneOf(ColumnElement[bool]):
     inherit_cache = False
 
-    def __init__(self, column: ColumnElement[int], name: str) -> None:
+    def __init__(self, column: ColumnElement[Any], name: str) -> None:
         self.column = column
-        self.ids: BindParameter[Any] = bindparam(name, type_=_List(BigInteger))
+        kind = Text if isinstance(column.type, String) else BigInteger
+        self.values: BindParameter[Any] = bindparam(name, type_=_List(kind))
 
 
 @compiles(_IsOneOf, "postgresql")
 def _in_array(element: _IsOneOf, compiler: SQLCompiler, **options: Any) -> str:
-    return compiler.process(element.column == any_(element.ids), **options)
+    return compiler.process(element.column == any_(element.values), **options)
 
 
 @compiles(_IsOneOf, "sqlite")
 def _in_json(element: _IsOneOf, compiler: SQLCompiler, **options: Any) -> str:
-    ids = select(literal_column("value", BigInteger)).select_from(func.json_each(element.ids))
-    return compiler.process(element.column.in_(ids), **options)
+    values = select(literal_column("value", element.column.type)).select_from(func.json_each(element.values))
+    return compiler.process(element.column.in_(values), **options)
 
 
-def is_one_of(column: ColumnElement[int], name: str) -> ColumnElement[bool]:
-    """Return whether `column` is one of the ids of the parameter `name`: one text for any number, unlike IN."""
+def is_one_of(column: ColumnElement[Any], name: str) -> ColumnElement[bool]:
+    """Return whether `column` is one of the values of the parameter `name`: one text for any number, unlike IN."""
     return _IsOneOf(column, name)
 
 
