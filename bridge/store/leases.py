@@ -116,7 +116,7 @@ RELEASE = Statement(
 BUILD_ID: BindParameter[int] = bindparam("build_id", type_=BigInteger)
 BUILD = Statement(select(*row_mapping.BUILD_COLUMNS).where(builds.c.id == BUILD_ID))
 MARKS = Statement(select(builds.c.report_seq, builds.c.due_at).where(builds.c.id == BUILD_ID))
-REPORTS_OF = select(*row_mapping.REPORT_COLUMNS).where(reports.c.build_id == BUILD_ID).order_by(reports.c.id)
+REPORTS_OF = select(*row_mapping.RECONCILED_REPORT_COLUMNS).where(reports.c.build_id == BUILD_ID).order_by(reports.c.id)
 DELIVERIES_OF = select(*row_mapping.DELIVERY_COLUMNS).where(deliveries.c.build_id == BUILD_ID).order_by(deliveries.c.id)
 REGISTRATIONS_OF = (
     select(*row_mapping.REGISTRATION_COLUMNS).where(registrations.c.build_id == BUILD_ID).order_by(registrations.c.id)
@@ -227,7 +227,7 @@ def _with_rows(row: row_mapping.BuildRow, *of_build: Iterable[Row]) -> Build:
     its_reports, its_deliveries, its_registrations, its_runs, rejected = of_build
     return row_mapping.to_build(
         row,
-        reports=map(row_mapping.ReportRow._make, its_reports),
+        reports=map(row_mapping.ReconciledReportRow._make, its_reports),
         deliveries=map(row_mapping.DeliveryRow._make, its_deliveries),
         registrations=map(row_mapping.RegistrationRow._make, its_registrations),
         runs=map(row_mapping.RunRow._make, its_runs),

@@ -8,8 +8,7 @@ path are executed this way; all others as usual, on the same connection and in t
 """
 
 import json
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Final
 
 from sqlalchemy import (
@@ -197,8 +196,10 @@ def is_one_of(column: ColumnElement[Any], name: str) -> ColumnElement[bool]:
 
 def execute_text(connection: Connection, text: str) -> None:
     """Execute a statement without parameters, even while SQLAlchemy begins a transaction; raise DBAPIError."""
-    with _errors_of_sqlalchemy(connection, text):
+    try:
         connection.connection.cursor().execute(text)
+    except connection.dialect.loaded_dbapi.Error as error:
+        raise _as_sqlalchemy(connection, text, error) from error
 
 
 # -- execution ---------------------------------------------------------------------------------------------------
@@ -253,23 +254,22 @@ def _execute(connection: Connection, text: str, parameters: Sequence[Any], *, ma
     cursor = connection.connection.cursor()
     for listener in connection.dispatch.before_cursor_execute:  # the benches and tests that explain statements
         listener(connection, cursor, text, parameters, None, many)
-    with _errors_of_sqlalchemy(connection, text):
+    try:
         (cursor.executemany if many else cursor.execute)(text, parameters)
+    except connection.dialect.loaded_dbapi.Error as error:
+        raise _as_sqlalchemy(connection, text, error) from error
     return cursor
 
 
-@contextmanager
-def _errors_of_sqlalchemy(connection: Connection, text: str) -> Iterator[None]:
-    """Raise errors of the driver as the DBAPIError that SQLAlchemy raises for them."""
-    try:
-        yield
-    except connection.dialect.loaded_dbapi.Error as error:
-        raise DBAPIError.instance(
-            text,
-            None,
-            error,
-            connection.dialect.loaded_dbapi.Error,
-            hide_parameters=True,
-            connection_invalidated=connection.dialect.is_disconnect(error, connection.connection, None),
-            dialect=connection.dialect,
-        ) from error
+def _as_sqlalchemy(connection: Connection, text: str, error: Any) -> Exception:
+    """Return the DBAPIError that SQLAlchemy raises for an error of the driver."""
+    found: Exception = DBAPIError.instance(
+        text,
+        None,
+        error,
+        connection.dialect.loaded_dbapi.Error,
+        hide_parameters=True,
+        connection_invalidated=connection.dialect.is_disconnect(error, connection.connection, None),
+        dialect=connection.dialect,
+    )
+    return found
