@@ -87,6 +87,10 @@ def release_bodies(connection: Connection, _now: int, items: Sequence[BodyReleas
 
     Dead reports keep their bytes: they may be sent again.
     """
+    return _release(connection, items) if items else []
+
+
+def _release(connection: Connection, items: Sequence[BodyRelease]) -> list[list[str]]:
     alike: defaultdict[Statement, list[BodyRelease]] = defaultdict(list)
     for item in items:
         alike[_delivered(of_build=item.report_id is None, replacements=item.replacements)].append(item)
