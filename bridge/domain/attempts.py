@@ -63,7 +63,7 @@ ENDS: Final[dict[type, tuple[AttemptOutcome, int | None]]] = {
 """How the calls of these outcomes ended, and the status that leads to them; others are rejections with a status."""
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@dataclass(frozen=True, kw_only=True)
 class Attempt:
     """One call. `status` is the HTTP status of the answer, None if there was none or it is not known."""
 

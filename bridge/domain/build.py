@@ -99,7 +99,7 @@ class DeliveryTarget(StrEnum):
     ARCHIVE = "archive"  # if store.archive is set
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@dataclass(frozen=True, kw_only=True)
 class UploadMetadata:
     """What an upload stated of its build; used if record-info cannot be read, otherwise compared with it."""
 
@@ -118,7 +118,7 @@ class UploadMetadata:
         )
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@dataclass(frozen=True, kw_only=True)
 class SubmittedRun:
     """What the first registration through TestNod's API stated of a run; empty values were not stated."""
 

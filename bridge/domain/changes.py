@@ -27,14 +27,14 @@ from bridge.domain.instants import Instant
 from bridge.domain.junit.result import TestCounts
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class SetBuild:
     """New values for fields of the build; `values` are names and values of `Build`."""
 
     values: MappingProxyType[str, Any]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class SetDelivery:
     """New values for one delivery, if it is still in state `leaves`."""
 
@@ -43,7 +43,7 @@ class SetDelivery:
     values: MappingProxyType[str, Any]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class SetRegistration:
     """New values for one registration, if it is still in state `leaves`."""
 
@@ -52,14 +52,14 @@ class SetRegistration:
     values: MappingProxyType[str, Any]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class DropRegistration:
     """Delete a registration whose register call had no effect, if it is still `requested`."""
 
     id: int
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class AddRun:
     """A new run, unless the ledger has it by now."""
 
@@ -70,7 +70,7 @@ class AddRun:
     generation: int = 1
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class SetRun:
     """New values for one run."""
 
@@ -82,26 +82,26 @@ Value = TypeVar("Value", Build, Delivery, Registration)
 State = TypeVar("State", BuildState, DeliveryState, RegistrationState, CodeCheckStatus)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class BumpReportSeq:
     """Raise `report_seq` by one from its value in the ledger, which uploads raise too."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class AddRegistration:
     """A new registration; the ledger assigns its id."""
 
     registration: Registration
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class AddDelivery:
     """A new delivery of a report; the ledger assigns its id."""
 
     delivery: Delivery
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class AddReport:
     """A report that the bridge generated, with its deliveries; the ledger assigns all ids.
 
@@ -114,7 +114,7 @@ class AddReport:
     counts: TestCounts
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class AddAttempt:
     """The record of a call. It is for people: nothing is decided by it, so the build in memory does not have it."""
 

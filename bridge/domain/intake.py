@@ -20,7 +20,7 @@ class ReportReceipt(StrEnum):
     REQUEUED = "requeued"  # the same report was accepted before, and its dead delivery is pending again
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@dataclass(frozen=True, kw_only=True)
 class NewReport:
     """A report with its bytes: small ones in `body`, others in the spool under `blob`."""
 
@@ -41,7 +41,7 @@ class NewReport:
     failure: str | None = None  # why its file never came (Report.failure)
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@dataclass(frozen=True, kw_only=True)
 class QuarantinedFile:
     """A rejected file that arrived whole and can be sent later; without body and blob the quarantine had no space."""
 
@@ -56,7 +56,7 @@ class QuarantinedFile:
     blob: str | None = None
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@dataclass(frozen=True, kw_only=True)
 class NewRejection:
     """A file, or a whole request (`name` empty), that was not accepted."""
 
@@ -67,7 +67,7 @@ class NewRejection:
     quarantined: QuarantinedFile | None = None
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@dataclass(frozen=True, kw_only=True)
 class AcceptedUpload:
     """One upload request after validation."""
 
@@ -96,7 +96,7 @@ class AcceptedUpload:
         return digests + sum(len(body) for body in bodies if body is not None)
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@dataclass(frozen=True, kw_only=True)
 class UploadReceipt:
     """What the ledger did with one upload: one receipt for each report, in order; none if the upload is forbidden."""
 

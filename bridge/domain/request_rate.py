@@ -93,7 +93,7 @@ IN_USE = 0.7
 """Only a rate of which this share is used is raised: an unused one shows nothing of the limit."""
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@dataclass(frozen=True, kw_only=True)
 class RequestRate:
     """The calls per minute that one account makes to one API, and what is known of the limit."""
 

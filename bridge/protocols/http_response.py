@@ -8,7 +8,7 @@ from email.utils import mktime_tz, parsedate_tz
 from functools import lru_cache
 from typing import Any, TypeAlias
 
-from bridge.domain.secret_search import SecretSearch
+from bridge.domain.secret_search import search_for
 
 Json: TypeAlias = dict[str, Any] | list[Any] | str | int | float | bool | None
 
@@ -105,7 +105,7 @@ def describe_error(response: HttpResponse, message: object) -> str:
 
 def clean_of(response: HttpResponse, text: str, *, limit: int = MAX_MESSAGE_CHARACTERS) -> str:
     """Return a text of the response, cleaned, and without the secrets of its request in any form."""
-    return clean(SecretSearch(response.secrets).redact(text[:MAX_MESSAGE_SOURCE], "…"), limit=limit)
+    return clean(search_for(*response.secrets).redact(text[:MAX_MESSAGE_SOURCE], "…"), limit=limit)
 
 
 def scalar(value: object, *, limit: int) -> str | None:

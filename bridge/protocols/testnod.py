@@ -5,14 +5,13 @@ Source: docs.testnod.com, "Submission API for uploading JUnit XML from CI".
 
 import hashlib
 import re
-from collections.abc import Iterable
 from functools import lru_cache
 from urllib.parse import urlencode
 
 from bridge.domain import outcomes
 from bridge.domain.build import RunParameters
 from bridge.domain.instants import Instant
-from bridge.domain.secret_search import SecretSearch, decode
+from bridge.domain.secret_search import SecretSearch, decode, search_for
 from bridge.domain.text_format import page_url
 from bridge.protocols.http_response import HttpResponse, clean, describe_error, read_object, retry_after_seconds, scalar
 from bridge.protocols.s3 import presigned_expiry, secrets_in_query
@@ -129,7 +128,7 @@ def _registered(response: HttpResponse) -> outcomes.Registered | outcomes.Outcom
     fields = read_object(response.body)
     test_run_id = scalar(fields.get("test_run_id"), limit=MAX_ID_CHARACTERS)
     upload_id = scalar(fields.get("upload_id"), limit=MAX_ID_CHARACTERS)
-    if not (test_run_id and upload_id) or _holds_secret(f"{test_run_id} {upload_id}", response.secrets):
+    if not (test_run_id and upload_id) or _holds_secret(response, f"{test_run_id} {upload_id}"):
         return _unrecognized(response, "test_run_id and upload_id")
     project_id = scalar(fields.get("project_id") or fields.get("project"), limit=MAX_ID_CHARACTERS) or ""
     presigned_url = _url(fields.get("presigned_url")) if response.status == 201 else ""
@@ -140,7 +139,7 @@ def _registered(response: HttpResponse) -> outcomes.Registered | outcomes.Outcom
         test_run_url=_page(response, fields.get("test_run_url"), presigned_url),
         presigned_url=presigned_url,
         expires_at=None if expires_at is None else Instant(expires_at),
-        project_id="" if _holds_secret(project_id, response.secrets) else project_id,
+        project_id="" if _holds_secret(response, project_id) else project_id,
     )
 
 
@@ -198,13 +197,15 @@ def _page(response: HttpResponse, value: object, presigned_url: str) -> str:
     """Return the URL of a run's page, which people see; empty if it holds a secret."""
     url = page_url(_url(value))
     decoded = decode(url)
-    secrets = (*response.secrets, *secrets_in_query(presigned_url.partition("?")[2]))
-    is_clean = clean(decoded, limit=MAX_URL_CHARACTERS) == decoded and not _holds_secret(url, secrets)
-    return url if is_clean else ""
+    if clean(decoded, limit=MAX_URL_CHARACTERS) != decoded or _holds_secret(response, url):
+        return ""
+    signed = SecretSearch(secrets_in_query(presigned_url.partition("?")[2]))
+    return url if signed.redact(url, "…") == url else ""
 
 
-def _holds_secret(text: str, secrets: Iterable[str]) -> bool:
-    return SecretSearch(secrets).redact(text, "…") != text
+def _holds_secret(response: HttpResponse, text: str) -> bool:
+    """Return whether a text of the response holds a secret of its request."""
+    return search_for(*response.secrets).redact(text, "…") != text
 
 
 def _octets(text: str) -> bytes:

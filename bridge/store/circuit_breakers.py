@@ -23,7 +23,7 @@ from bridge.domain.circuit_breaker import (
 from bridge.domain.instants import Duration, Instant
 from bridge.domain.job_order import queue_of
 from bridge.store.engine.base import one_statement
-from bridge.store.engine.compiled import Row, Statement
+from bridge.store.engine.compiled import Row, Statement, is_one_of
 from bridge.store.job_order import queue_by_build_number
 from bridge.store.row_mapping import BREAKER_COLUMNS, BreakerRow, to_breaker
 from bridge.store.schema import UNFINISHED_DELIVERY, builds, circuit_breakers, deliveries
@@ -38,6 +38,12 @@ READ_ALL = Statement(ALL_BREAKERS)
 OF_NAME = circuit_breakers.c.name == bindparam("of_name", type_=circuit_breakers.c.name.type)
 LOCK_ONE = Statement(ALL_BREAKERS.where(OF_NAME).with_for_update())
 IS_OPEN = circuit_breakers.c.opened_at.is_not(None)
+LOCK_AGAINST_CLOSING = Statement(
+    select(circuit_breakers.c.name, circuit_breakers.c.opened_at)
+    .where(is_one_of(circuit_breakers.c.name, "names"))
+    .order_by(circuit_breakers.c.name)
+    .with_for_update(read=True)
+)
 
 
 # -- state -------------------------------------------------------------------------------------------------------
@@ -95,9 +101,8 @@ def recovered_breakers(connection: Connection, names: AbstractSet[str]) -> set[s
     """Return which of the breakers `names` have failed before and are closed now; lock them against closing."""
     if not names:
         return set()
-    query = select(circuit_breakers.c.name, circuit_breakers.c.opened_at)
-    query = query.where(circuit_breakers.c.name.in_(sorted(names))).order_by(circuit_breakers.c.name)
-    return {row.name for row in connection.execute(query.with_for_update(read=True)) if row.opened_at is None}
+    rows = LOCK_AGAINST_CLOSING.rows(connection, {"names": list(names)})
+    return {name for name, opened_at in rows if opened_at is None}
 
 
 # -- signals -----------------------------------------------------------------------------------------------------
@@ -122,13 +127,16 @@ class BreakerSignal:
 
 def apply_breaker_signals(connection: Connection, now: int, items: Sequence[BreakerSignal]) -> list[CircuitBreaker]:
     """Apply signals, and wake the builds that wait for a breaker that closes by them; return the breakers."""
-    for name in sorted({item.breaker for item in items}):  # all in this order first, which avoids deadlocks
-        lock_breaker_row(connection, name)
-    return [_apply_one(connection, now, item) for item in items]
+    names = sorted({item.breaker for item in items})  # locked in this order first, which avoids deadlocks
+    breakers = {name: to_breaker(lock_breaker_row(connection, name)) for name in names}
+    applied = []
+    for item in items:
+        breakers[item.breaker] = _apply_one(connection, now, item, breakers[item.breaker])
+        applied.append(breakers[item.breaker])
+    return applied
 
 
-def _apply_one(connection: Connection, now: int, item: BreakerSignal) -> CircuitBreaker:
-    before = to_breaker(lock_breaker_row(connection, item.breaker))
+def _apply_one(connection: Connection, now: int, item: BreakerSignal, before: CircuitBreaker) -> CircuitBreaker:
     after = apply_signal(
         before,
         item.signal,

@@ -75,7 +75,7 @@ DROP_REGISTRATION = Statement(
 # -- changes of reconcilers --------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@dataclass(frozen=True, kw_only=True)
 class FencedChanges:
     """Changes to a build by the reconciler whose lease has this fencing token.
 
@@ -169,6 +169,7 @@ def _write_changes(connection: Connection, all_changes: Sequence[BuildChanges]) 
         tuple(_insert(connection, build_id, change, registration_ids) for change in changes)
         for build_id, changes in all_changes
     ]
+    _insert_runs(connection, all_changes)
     _update_rows(connection, [row for of_build in all_changes for row in _rows_of(of_build)])
     flat = [(build_id, change) for build_id, changes in all_changes for change in changes]
     BUMP_REPORT_SEQ.run_each(
@@ -211,8 +212,6 @@ def _insert(connection: Connection, build_id: int, change: Change, registration_
             return AddDelivery(_insert_delivery(connection, build_id, delivery))
         case AddReport():
             return _insert_report(connection, build_id, change)
-        case AddRun():
-            _insert_run(connection, build_id, change)
     return change
 
 
@@ -257,10 +256,20 @@ def _insert_report(connection: Connection, build_id: int, change: AddReport) -> 
     return replace(change, report=replace(report, id=report_id), deliveries=pending)
 
 
-def _insert_run(connection: Connection, build_id: int, run: AddRun) -> bool:
-    """Insert a run; return whether the build did not have it."""
-    columns = {**asdict(run), "build_id": build_id, "status": None, "finalized_at": None}
-    return bool(insert_new(connection, runs, [columns], "id"))
+def _insert_runs(connection: Connection, all_changes: Sequence[BuildChanges]) -> None:
+    """Insert the runs that their builds do not have."""
+    rows = [
+        _columns_of_run(build_id, change)
+        for build_id, changes in all_changes
+        for change in changes
+        if isinstance(change, AddRun)
+    ]
+    if rows:
+        insert_new(connection, runs, rows)
+
+
+def _columns_of_run(build_id: int, run: AddRun) -> dict[str, object]:
+    return {**vars(run), "build_id": build_id, "status": None, "finalized_at": None}
 
 
 def _without_id(value: Delivery | Registration) -> dict[str, Any]:
@@ -323,7 +332,7 @@ def _update_statement(table: Table, where: tuple[str, ...], values: tuple[str, .
 # -- writes that need no lease -----------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@dataclass(frozen=True, kw_only=True)
 class LateRegistration:
     """The answer to a register call that came after its reconciler had lost the lease."""
 
@@ -368,7 +377,7 @@ def _record_one_late(connection: Connection, now: int, item: LateRegistration) -
         return False
     opened_at, generation = Instant(now), item.registration.generation
     run = AddRun(answer.test_run_id, answer.test_run_url, opened_at, answer.project_id, generation)
-    if _insert_run(connection, item.build_id, run):
+    if insert_new(connection, runs, [_columns_of_run(item.build_id, run)], "id"):
         _mark_older_left(connection, item.build_id, run)
     raised = {"report_seq": builds.c.report_seq + 1, "due_at": earlier(builds.c.due_at, now)}
     connection.execute(update(builds).where(builds.c.id == item.build_id).values(raised))

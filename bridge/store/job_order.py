@@ -4,10 +4,13 @@ The end of each reconcile wakes the next one. A build waits for at most `deliver
 more than the order is worth.
 """
 
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple
+
 from sqlalchemy import BigInteger, Connection, Select, String, bindparam, func, literal, null, or_, select, update
 
 from bridge.domain.job_order import QUEUE_PREFIX
-from bridge.store.engine.compiled import Statement
+from bridge.store.engine.compiled import Statement, is_one_of
 from bridge.store.schema import builds
 
 HAS_NO_RUN = builds.c.route == ""
@@ -21,12 +24,15 @@ EARLIER_IN_QUEUE = (
 )
 """Finds a build before `build_no` that waits in the queue of its job."""
 
-JOB_ID = select(builds.c.job_id).where(builds.c.id == bindparam("build_id", type_=BigInteger)).scalar_subquery()
-FIRST_IN_QUEUE = Statement(
-    select(builds.c.id)
-    .where(builds.c.waiting_on == literal(QUEUE_PREFIX) + JOB_ID)
-    .order_by(builds.c.build_no)
+WAITING = builds.alias("waiting")
+FIRST_IN_QUEUE = (
+    select(WAITING.c.id)
+    .where(WAITING.c.waiting_on == literal(QUEUE_PREFIX) + builds.c.job_id)
+    .order_by(WAITING.c.build_no)
     .limit(1)
+)
+FIRST_IN_QUEUES = Statement(
+    select(builds.c.id, FIRST_IN_QUEUE.scalar_subquery()).where(is_one_of(builds.c.id, "build_ids"))
 )
 WAKE = Statement(
     update(builds)
@@ -53,14 +59,37 @@ def queue_by_build_number(
     connection.execute(update(builds).where(builds.c.id.in_(waiting)).values(due_at=now, waiting_on=None))
 
 
-def wake_first_waiting(connection: Connection, build_id: int, now: int, *, waits: bool, wakes_next: bool) -> None:
-    """Update the queue of the build's job at the end of its reconcile.
+class ReconcileEnd(NamedTuple):
+    """The end of a build's reconcile: whether it waits in the queue of its job, and whether it wakes the next one."""
+
+    build_id: int
+    waits: bool
+    wakes_next: bool
+
+
+def wake_first_waiting(connection: Connection, now: int, ends: Iterable[ReconcileEnd]) -> None:
+    """Update the queues of the builds' jobs at the ends of their reconciles.
 
     A build that `waits` in the queue becomes due at once if it is the first: the build that would have woken it may
     have ended already. If it `wakes_next`, the first in the queue becomes due now.
     """
-    if not (waits or wakes_next):
-        return
-    first = FIRST_IN_QUEUE.first(connection, {"build_id": build_id})
-    if first is not None and (wakes_next or first[0] == build_id):
-        WAKE.run(connection, {"row_id": first[0], "now": now})
+    ends = [end for end in ends if end.waits or end.wakes_next]
+    first = _first_in_queues(connection, ends)
+    is_read = True
+    for end in ends:
+        if first.get(end.build_id) is None:  # nothing waits, in nearly every case
+            continue
+        if not is_read:  # a build that was woken waits no more
+            first |= _first_in_queues(connection, [end])
+        build_id = first[end.build_id]
+        if build_id is not None and (end.wakes_next or build_id == end.build_id):
+            WAKE.run(connection, {"row_id": build_id, "now": now})
+            is_read = False
+
+
+def _first_in_queues(connection: Connection, ends: Sequence[ReconcileEnd]) -> dict[int, int | None]:
+    """Return the first build that waits in the queue of each build's job, by the build's id."""
+    if not ends:
+        return {}
+    rows = FIRST_IN_QUEUES.rows(connection, {"build_ids": [end.build_id for end in ends]})
+    return {build_id: first for build_id, first in rows}  # noqa: C416 -- for mypy

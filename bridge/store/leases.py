@@ -43,7 +43,7 @@ from bridge.store.circuit_breakers import recovered_breakers, to_breakers
 from bridge.store.duplicates import SOURCE, build_key
 from bridge.store.engine.base import one_statement
 from bridge.store.engine.compiled import Row, Statement, Together, each_of, is_one_of
-from bridge.store.job_order import EARLIER_IN_QUEUE, wake_first_waiting
+from bridge.store.job_order import EARLIER_IN_QUEUE, ReconcileEnd, wake_first_waiting
 from bridge.store.locks import lock_builds
 from bridge.store.row_mapping import BREAKER_COLUMNS
 from bridge.store.schema import UNFINISHED_BUILD, builds, deliveries, registrations, rejections, reports, runs
@@ -116,7 +116,7 @@ RELEASE = Statement(
 BUILD_ID: BindParameter[int] = bindparam("build_id", type_=BigInteger)
 BUILD = Statement(select(*row_mapping.BUILD_COLUMNS).where(builds.c.id == BUILD_ID))
 MARKS = Statement(select(builds.c.report_seq, builds.c.due_at).where(builds.c.id == BUILD_ID))
-REPORTS_OF = select(*row_mapping.REPORT_COLUMNS).where(reports.c.build_id == BUILD_ID).order_by(reports.c.id)
+REPORTS_OF = select(*row_mapping.RECONCILED_REPORT_COLUMNS).where(reports.c.build_id == BUILD_ID).order_by(reports.c.id)
 DELIVERIES_OF = select(*row_mapping.DELIVERY_COLUMNS).where(deliveries.c.build_id == BUILD_ID).order_by(deliveries.c.id)
 REGISTRATIONS_OF = (
     select(*row_mapping.REGISTRATION_COLUMNS).where(registrations.c.build_id == BUILD_ID).order_by(registrations.c.id)
@@ -139,7 +139,7 @@ CLAIMED = Together(
 # -- claim -------------------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@dataclass(frozen=True, kw_only=True)
 class Claim:
     """Asks for the next due build of a route; the empty route stands for builds without run parameters.
 
@@ -152,7 +152,7 @@ class Claim:
     left: tuple[int, ...] = ()
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@dataclass(frozen=True, kw_only=True)
 class LeasedRow:
     """The row of a build as its claim returned it at `now` (microseconds UTC)."""
 
@@ -227,7 +227,7 @@ def _with_rows(row: row_mapping.BuildRow, *of_build: Iterable[Row]) -> Build:
     its_reports, its_deliveries, its_registrations, its_runs, rejected = of_build
     return row_mapping.to_build(
         row,
-        reports=map(row_mapping.ReportRow._make, its_reports),
+        reports=map(row_mapping.ReconciledReportRow._make, its_reports),
         deliveries=map(row_mapping.DeliveryRow._make, its_deliveries),
         registrations=map(row_mapping.RegistrationRow._make, its_registrations),
         runs=map(row_mapping.RunRow._make, its_runs),
@@ -266,7 +266,7 @@ def read_marks(connection: Connection, build_id: int) -> Marks | None:
 # -- renew and release -------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@dataclass(frozen=True, kw_only=True)
 class Renewal:
     """Asks to keep the lease for `lease_us` from now."""
 
@@ -275,7 +275,7 @@ class Renewal:
     lease_us: int
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@dataclass(frozen=True, kw_only=True)
 class Release:
     """The end of a reconcile: `report_seq` and `due_at` as it read them, `until` is when the build is due again."""
 
@@ -322,9 +322,8 @@ def release_locked(connection: Connection, now: int, releases: Sequence[Release]
     """End leases whose builds are locked and have these owners; builds that wait for `closed` breakers are due now."""
     releases = [replace(item, until=now, waiting_on=None) if item.waiting_on in closed else item for item in releases]
     RELEASE.run_each(connection, [_columns_after(item) for item in releases])
-    for item in releases:
-        waits = is_queue(item.waiting_on)
-        wake_first_waiting(connection, item.build_id, now, waits=waits, wakes_next=item.wakes_next)
+    ends = (ReconcileEnd(item.build_id, is_queue(item.waiting_on), item.wakes_next) for item in releases)
+    wake_first_waiting(connection, now, ends)
 
 
 def _columns_after(item: Release) -> dict[str, object]:

@@ -18,7 +18,7 @@ from bridge.errors import NotFound, Unavailable
 from bridge.store.archive.base import archived_entries
 from bridge.store.circuit_breakers import lock_breaker_row, wake_waiting
 from bridge.store.duplicates import requeued
-from bridge.store.job_order import wake_first_waiting
+from bridge.store.job_order import ReconcileEnd, wake_first_waiting
 from bridge.store.row_mapping import to_breaker
 from bridge.store.schema import audit, builds, circuit_breakers, deliveries, metadata, rejections, reports
 from bridge.store.sql_helpers import earlier, first_id_since
@@ -196,7 +196,7 @@ def _forget_one(connection: sa.Connection, now: int, item: Forget) -> Forgotten:
             f"A gateway is working on build {contents.name} at this moment, so it cannot be forgotten. "
             "Try again in a few seconds, or pause its route first."
         )
-    wake_first_waiting(connection, item.build_id, now, waits=False, wakes_next=True)
+    wake_first_waiting(connection, now, [ReconcileEnd(item.build_id, waits=False, wakes_next=True)])
     copies = tuple(entry.key for entry in archived_entries(connection, item.build_id))
     of_reports = sa.select(reports.c.blob).where(reports.c.build_id == item.build_id, reports.c.blob.is_not(None))
     of_build = _rejections_of(item.build_id)

@@ -1,17 +1,27 @@
 """The rates of CodeArts' APIs that all gateways of a ledger share (`domain/request_rate.py`), by account and API."""
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 
-from sqlalchemy import ColumnElement, Connection, and_, select, update
+from sqlalchemy import Connection, String, and_, bindparam, select, update
 
 from bridge.domain.instants import Duration, Instant, after
 from bridge.domain.request_rate import Api, RequestRate, admit, corrected, count_answered, refuse, take_slots, throttle
+from bridge.store.engine.compiled import Statement
 from bridge.store.schema import asked_questions, request_rates
 from bridge.store.sql_helpers import insert_new
 
+OF_API = and_(
+    request_rates.c.account == bindparam("of_account", type_=String),
+    request_rates.c.api == bindparam("of_api", type_=String),
+)
+LOCK_RATE = Statement(select(request_rates.c.rate).where(OF_API).with_for_update())
+SET_RATE = Statement(
+    update(request_rates).where(OF_API).values(rate=bindparam("new_rate", type_=request_rates.c.rate.type))
+)
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+
+@dataclass(frozen=True, kw_only=True)
 class ThrottledCall:
     """A call that CodeArts throttled."""
 
@@ -19,7 +29,7 @@ class ThrottledCall:
     retry_after_seconds: float | None
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@dataclass(frozen=True, kw_only=True)
 class RateUse:
     """What calls of one account to one API have shown since the last use, and what is wanted now.
 
@@ -37,7 +47,7 @@ class RateUse:
     asks: bool = False  # for admission of one call
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@dataclass(frozen=True, kw_only=True)
 class RateGrant:
     """The rate after a use, the times of the slots that were taken, and the turn of a call that was not admitted."""
 
@@ -57,9 +67,10 @@ def use_rates(connection: Connection, now: int, items: Sequence[RateUse]) -> lis
         grant = _apply(rates[item.account, item.api], Instant(now), item)
         rates[item.account, item.api] = grant.rate
         grants.append(grant)
-    for key, rate in rates.items():
-        if rate != before[key]:
-            connection.execute(update(request_rates).where(_is(*key)).values(rate=asdict(rate)))
+    SET_RATE.run_each(
+        connection,
+        [{**_key(*key), "new_rate": vars(rate)} for key, rate in rates.items() if rate != before[key]],
+    )
     return grants
 
 
@@ -82,13 +93,12 @@ def _apply(rate: RequestRate, now: Instant, use: RateUse) -> RateGrant:
 
 
 def _lock(connection: Connection, account: str, api: Api, highest: float) -> RequestRate:
-    query = select(request_rates.c.rate).where(_is(account, api)).with_for_update()
-    found = connection.execute(query).scalar()
+    found = LOCK_RATE.first(connection, _key(account, api))
     if found is None:
-        row = {"account": account, "api": api, "rate": asdict(RequestRate(per_minute=highest))}
+        row = {"account": account, "api": api.value, "rate": vars(RequestRate(per_minute=highest))}
         insert_new(connection, request_rates, [row])
-        found = connection.execute(query).scalar_one()
-    return RequestRate(**found)
+        [found] = LOCK_RATE.rows(connection, _key(account, api))
+    return RequestRate(**found[0])
 
 
 def read_rates(connection: Connection, account: str) -> dict[Api, RequestRate]:
@@ -98,8 +108,8 @@ def read_rates(connection: Connection, account: str) -> dict[Api, RequestRate]:
     return {known[row.api]: RequestRate(**row.rate) for row in connection.execute(query) if row.api in known}
 
 
-def _is(account: str, api: str) -> ColumnElement[bool]:
-    return and_(request_rates.c.account == account, request_rates.c.api == api)
+def _key(account: str, api: Api) -> dict[str, object]:
+    return {"of_account": account, "of_api": api.value}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -4,12 +4,13 @@ Bytes are unlinked from their rows first. Their blobs are deleted after that com
 blob. Work is done in portions of LIMIT rows, so that no commit takes long.
 """
 
+from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
-from typing import Final
+from typing import Final, NamedTuple
 
-from sqlalchemy import BigInteger, Connection, and_, bindparam, delete, exists, not_, null, or_, select, update
+from sqlalchemy import Connection, and_, delete, exists, not_, null, or_, select, update
 
 from bridge.domain.build import BuildState, DeliveryState, DeliveryTarget
 from bridge.store.engine.base import one_statement
@@ -69,7 +70,7 @@ def body_locations(connection: Connection, report_ids: Sequence[int]) -> dict[in
     return {report_id: BodyLocation(body=body, blob=blob) for report_id, body, blob in rows}
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@dataclass(frozen=True, kw_only=True)
 class BodyRelease:
     """Asks to unlink the bytes of the delivered reports of a build, or of one of them.
 
@@ -86,25 +87,44 @@ def release_bodies(connection: Connection, _now: int, items: Sequence[BodyReleas
 
     Dead reports keep their bytes: they may be sent again.
     """
-    return [_release(connection, item) for item in items]
+    return _release(connection, items) if items else []
 
 
-def _release(connection: Connection, item: BodyRelease) -> list[str]:
-    statement = _delivered(of_build=item.report_id is None, replacements=item.replacements)
-    which = {"build_id": item.build_id} if item.report_id is None else {"report_id": item.report_id}
-    found = [BlobRow._make(row) for row in statement.rows(connection, which)]
-    return [blob for blob in _unlink_reports(connection, found) if blob is not None]
+def _release(connection: Connection, items: Sequence[BodyRelease]) -> list[list[str]]:
+    alike: defaultdict[Statement, list[BodyRelease]] = defaultdict(list)
+    for item in items:
+        alike[_delivered(of_build=item.report_id is None, replacements=item.replacements)].append(item)
+    found = []
+    for statement, releases in alike.items():
+        ids = [item.build_id if item.report_id is None else item.report_id for item in releases]
+        found += [_Unlinked._make(row) for row in statement.rows(connection, {"ids": ids})]
+    if found:
+        UNLINK.run(connection, {"ids": [report.id for report in found]})
+    with_blobs = {report.id: report for report in found if report.blob is not None}
+    return [_take_blobs(with_blobs, item) for item in items]
+
+
+class _Unlinked(NamedTuple):
+    id: int
+    build_id: int
+    blob: str | None
+
+
+def _take_blobs(unlinked: dict[int, _Unlinked], item: BodyRelease) -> list[str]:
+    """Remove the reports of `item` and return their blobs."""
+    if item.report_id is None:
+        ids = [report.id for report in unlinked.values() if report.build_id == item.build_id]
+    else:
+        ids = [item.report_id] if item.report_id in unlinked else []
+    return [blob for blob in (unlinked.pop(report_id).blob for report_id in ids) if blob is not None]
 
 
 @cache
 def _delivered(*, of_build: bool, replacements: bool) -> Statement:
-    """Return the query of delivered reports with bytes."""
-    if of_build:
-        which = reports.c.build_id == bindparam("build_id", type_=BigInteger)
-    else:
-        which = reports.c.id == bindparam("report_id", type_=BigInteger)
+    """Return the query of delivered reports with bytes, of builds or among reports."""
+    which = is_one_of(reports.c.build_id if of_build else reports.c.id, "ids")
     kept = (~MAY_BE_REPLACED,) if replacements else ()
-    query = select(reports.c.id, reports.c.blob).where(which, WITH_BYTES, ~UNDELIVERED, *kept)
+    query = select(reports.c.id, reports.c.build_id, reports.c.blob).where(which, WITH_BYTES, ~UNDELIVERED, *kept)
     return Statement(query.order_by(reports.c.id).with_for_update(of=reports))
 
 

@@ -6,7 +6,7 @@ from functools import cache
 from operator import attrgetter
 from typing import Any, NamedTuple
 
-from sqlalchemy import ColumnElement, Row, Table
+from sqlalchemy import ColumnElement, Row, Table, func
 
 from bridge.domain.build import (
     BoundMetadata,
@@ -36,7 +36,8 @@ from bridge.domain.text_format import page_url, printable
 from bridge.store.duplicates import UPLOAD, build_of_key
 from bridge.store.schema import NAME_LENGTH, builds, circuit_breakers, deliveries, registrations, reports, runs
 
-HAS_BYTES = (reports.c.body.is_not(None) | reports.c.blob.is_not(None)).label("has_bytes")
+# SQLite finds the length of a body without reading it.
+HAS_BYTES = (func.length(reports.c.body).is_not(None) | reports.c.blob.is_not(None)).label("has_bytes")
 IS_GENERATED = (reports.c.source != UPLOAD).label("generated")
 
 
@@ -153,6 +154,28 @@ class ReportRow(NamedTuple):
     failure: str | None
 
 
+class ReconciledReportRow(NamedTuple):
+    """What reconcilers need of a row of `reports`: without what only people read, which costs more to read."""
+
+    id: int
+    name: str
+    node_id: str
+    size: int
+    sent_size: int
+    sent_sha256: str
+    tests: int
+    failures: int
+    errors: int
+    skipped: int
+    suite_errors: int
+    accepted_at: int
+    caller: str
+    caller_routes: list[str] | None
+    has_bytes: bool
+    generated: bool
+    failure: str | None
+
+
 class DeliveryRow(NamedTuple):
     """A row of `deliveries`."""
 
@@ -240,6 +263,7 @@ def columns_for(table: Table, kind: type[NamedTuple], **replaced: ColumnElement[
 
 BUILD_COLUMNS = columns_for(builds, BuildRow)
 REPORT_COLUMNS = columns_for(reports, ReportRow, has_bytes=HAS_BYTES, generated=IS_GENERATED)
+RECONCILED_REPORT_COLUMNS = columns_for(reports, ReconciledReportRow, has_bytes=HAS_BYTES, generated=IS_GENERATED)
 DELIVERY_COLUMNS = columns_for(deliveries, DeliveryRow)
 REGISTRATION_COLUMNS = columns_for(registrations, RegistrationRow)
 RUN_COLUMNS = columns_for(runs, RunRow)
@@ -281,7 +305,7 @@ def _plain(kind: type, row: object) -> dict[str, Any]:
 def to_build(
     row: BuildRow,
     *,
-    reports: Iterable[ReportRow],
+    reports: Iterable[ReportRow | ReconciledReportRow],
     deliveries: Iterable[DeliveryRow],
     registrations: Iterable[RegistrationRow],
     runs: Iterable[RunRow],
@@ -328,7 +352,7 @@ def to_code_check(values: Mapping[str, Any]) -> CodeCheckState:
     return CodeCheckState(**{**values, "state": CodeCheckStatus(values["state"])})
 
 
-def to_report(row: ReportRow) -> Report:
+def to_report(row: ReportRow | ReconciledReportRow) -> Report:
     """Return the report without its bytes."""
     return Report(
         **_plain(Report, row),

@@ -16,7 +16,7 @@ from bridge.domain.build import BuildState, DeliveryState, DeliveryTarget, Submi
 from bridge.domain.circuit_breaker import TESTNOD, register_breaker, route_breaker
 from bridge.domain.intake import AcceptedUpload, NewRejection, NewReport, ReportReceipt, UploadReceipt
 from bridge.domain.job_order import queue_of
-from bridge.domain.junit.result import TestCounts
+from bridge.domain.junit.result import TestCounts, highlights_to_json
 from bridge.store.duplicates import (
     SOURCES,
     UPLOAD,
@@ -424,7 +424,7 @@ def _report_row(key: ReportKey, report: NewReport, upload: AcceptedUpload, now: 
         disabled=counts.disabled,
         time_us=counts.time_us,
         notes=json.dumps(report.changes + report.notes),
-        highlights=json.dumps(asdict(report.highlights)),
+        highlights=json.dumps(highlights_to_json(report.highlights)),
         accepted_at=now,
         caller=upload.caller,
         caller_routes=None if upload.caller_routes is None else json.dumps(upload.caller_routes),

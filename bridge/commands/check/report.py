@@ -5,7 +5,7 @@ Names come from files and archives, so characters that could control a terminal 
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, fields
 from typing import Final
 
 from rich import box
@@ -114,5 +114,5 @@ def _number(counts: TestCounts | None, name: str) -> str:
 
 
 def _total(counted_files: Sequence[TestCounts]) -> TestCounts:
-    names = TestCounts.__slots__
+    names = (field.name for field in fields(TestCounts))
     return TestCounts(**{name: sum(getattr(counts, name) for counts in counted_files) for name in names})

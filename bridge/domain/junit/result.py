@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@dataclass(frozen=True, kw_only=True)
 class TestCounts:
     """Counts of a report as TestNod makes them; a case is at most one of failure, error, skipped and flaky."""
 
@@ -25,7 +25,7 @@ def full_name(classname: str, name: str) -> str:
     return name if classname == name else f"{classname} {name}".strip()
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@dataclass(frozen=True, kw_only=True)
 class Failure:
     """One of the first failures of a report, for people; each text is one short line."""
 
@@ -41,7 +41,7 @@ class Failure:
         return f"{name}{location and f' ({location})'}{self.message and f': {self.message}'}"
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@dataclass(frozen=True, kw_only=True)
 class Highlights:
     """What a person wants to read first; all bounded."""
 
@@ -53,8 +53,13 @@ class Highlights:
 NO_HIGHLIGHTS: Final = Highlights()
 
 
+def highlights_to_json(highlights: Highlights) -> dict[str, Any]:
+    """Return highlights as JSON values; much faster than `dataclasses.asdict`."""
+    return {**vars(highlights), "failures": [vars(failure) for failure in highlights.failures]}
+
+
 def highlights_from_json(values: Mapping[str, Any]) -> Highlights:
-    """Return the highlights whose `dataclasses.asdict` was written as JSON."""
+    """Return the highlights that `highlights_to_json` wrote."""
     failures = tuple(Failure(**failure) for failure in values["failures"])
     return Highlights(failures=failures, flaky=tuple(values["flaky"]), red_totals=values["red_totals"])
 

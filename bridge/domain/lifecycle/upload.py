@@ -176,12 +176,12 @@ def registration_succeeded(
     """
     delivery = build.deliveries[registration.delivery_id]
     known = any(run.test_run_id == answer.test_run_id for run in build.runs)
-    older = [] if known else [run for run in build.current_runs if run.is_pending and run.may_be_of(answer.project_id)]
+    older = [run for run in build.current_runs if run.is_pending and run.may_be_of(answer.project_id)]
     ids = {"test_run_id": answer.test_run_id, "upload_id": answer.upload_id, "registered_at": now}
-    runs: tuple[changes.Change, ...] = (
-        changes.AddRun(answer.test_run_id, answer.test_run_url, now, answer.project_id, registration.generation),
-        *(changes.set_run(run, status="processing") for run in older),
-    )
+    runs: tuple[changes.Change, ...] = ()
+    if not known:
+        new = changes.AddRun(answer.test_run_id, answer.test_run_url, now, answer.project_id, registration.generation)
+        runs = (new, *(changes.set_run(run, status="processing") for run in older))
     if not answer.presigned_url:
         failed = {"state": RegistrationState.FAILURE_UNREPORTED, "attempts": 0, "due_at": now, "failure": NO_URL}
         again = back_off_register(delivery, now, policy, health)
@@ -197,7 +197,7 @@ def registration_succeeded(
             attempts=0,
             due_at=now,
         ),
-        changes.set_delivery(delivery, send_alone=False),
+        *((changes.set_delivery(delivery, send_alone=False),) if delivery.send_alone else ()),
         *runs,
     )
 

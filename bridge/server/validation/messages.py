@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from bridge.domain.junit.result import Invalid, TestCounts, Valid, highlights_from_json
+from bridge.domain.junit.result import Invalid, TestCounts, Valid, highlights_from_json, highlights_to_json
 from bridge.domain.junit.rewrite_rules import RewriteRule
 from bridge.server.validation.transform import FileDigest, TransformOptions, TransformResult
 
@@ -90,11 +90,11 @@ def _result_to_json(result: TransformResult | Invalid) -> dict[str, Any]:
         return {"invalid": dataclasses.asdict(result)}
     accepted = result.accepted
     return {
-        "counts": [getattr(accepted.counts, name) for name in TestCounts.__slots__],
+        "counts": vars(accepted.counts),
         "encoding": accepted.encoding,
         "notes": accepted.notes,
         "codec": accepted.codec,
-        "highlights": dataclasses.asdict(accepted.highlights),
+        "highlights": highlights_to_json(accepted.highlights),
         "case_digest": b64encode(accepted.case_digest).decode(),
         "changes": result.changes,
         "written": result.written,
@@ -104,10 +104,9 @@ def _result_to_json(result: TransformResult | Invalid) -> dict[str, Any]:
 def _result_from_json(message: dict[str, Any]) -> TransformResult | Invalid:
     if invalid := message.get("invalid"):
         return Invalid(**invalid)
-    counts = TestCounts(**dict(zip(TestCounts.__slots__, message["counts"], strict=True)))
     return TransformResult(
         accepted=Valid(
-            counts=counts,
+            counts=TestCounts(**message["counts"]),
             encoding=message["encoding"],
             notes=tuple(message["notes"]),
             codec=message["codec"],

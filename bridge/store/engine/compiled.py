@@ -8,8 +8,7 @@ path are executed this way; all others as usual, on the same connection and in t
 """
 
 import json
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Final
 
 from sqlalchemy import (
@@ -19,6 +18,7 @@ from sqlalchemy import (
     Connection,
     Dialect,
     Select,
+    String,
     Table,
     Text,
     TypeDecorator,
@@ -172,31 +172,34 @@ def each_of(dialect: str, name: str) -> ColumnElement[str]:
 class _IsOneOf(ColumnElement[bool]):
     inherit_cache = False
 
-    def __init__(self, column: ColumnElement[int], name: str) -> None:
+    def __init__(self, column: ColumnElement[Any], name: str) -> None:
         self.column = column
-        self.ids: BindParameter[Any] = bindparam(name, type_=_List(BigInteger))
+        kind = Text if isinstance(column.type, String) else BigInteger
+        self.values: BindParameter[Any] = bindparam(name, type_=_List(kind))
 
 
 @compiles(_IsOneOf, "postgresql")
 def _in_array(element: _IsOneOf, compiler: SQLCompiler, **options: Any) -> str:
-    return compiler.process(element.column == any_(element.ids), **options)
+    return compiler.process(element.column == any_(element.values), **options)
 
 
 @compiles(_IsOneOf, "sqlite")
 def _in_json(element: _IsOneOf, compiler: SQLCompiler, **options: Any) -> str:
-    ids = select(literal_column("value", BigInteger)).select_from(func.json_each(element.ids))
-    return compiler.process(element.column.in_(ids), **options)
+    values = select(literal_column("value", element.column.type)).select_from(func.json_each(element.values))
+    return compiler.process(element.column.in_(values), **options)
 
 
-def is_one_of(column: ColumnElement[int], name: str) -> ColumnElement[bool]:
-    """Return whether `column` is one of the ids of the parameter `name`: one text for any number, unlike IN."""
+def is_one_of(column: ColumnElement[Any], name: str) -> ColumnElement[bool]:
+    """Return whether `column` is one of the values of the parameter `name`: one text for any number, unlike IN."""
     return _IsOneOf(column, name)
 
 
 def execute_text(connection: Connection, text: str) -> None:
     """Execute a statement without parameters, even while SQLAlchemy begins a transaction; raise DBAPIError."""
-    with _errors_of_sqlalchemy(connection, text):
+    try:
         connection.connection.cursor().execute(text)
+    except connection.dialect.loaded_dbapi.Error as error:
+        raise _as_sqlalchemy(connection, text, error) from error
 
 
 # -- execution ---------------------------------------------------------------------------------------------------
@@ -251,23 +254,22 @@ def _execute(connection: Connection, text: str, parameters: Sequence[Any], *, ma
     cursor = connection.connection.cursor()
     for listener in connection.dispatch.before_cursor_execute:  # the benches and tests that explain statements
         listener(connection, cursor, text, parameters, None, many)
-    with _errors_of_sqlalchemy(connection, text):
+    try:
         (cursor.executemany if many else cursor.execute)(text, parameters)
+    except connection.dialect.loaded_dbapi.Error as error:
+        raise _as_sqlalchemy(connection, text, error) from error
     return cursor
 
 
-@contextmanager
-def _errors_of_sqlalchemy(connection: Connection, text: str) -> Iterator[None]:
-    """Raise errors of the driver as the DBAPIError that SQLAlchemy raises for them."""
-    try:
-        yield
-    except connection.dialect.loaded_dbapi.Error as error:
-        raise DBAPIError.instance(
-            text,
-            None,
-            error,
-            connection.dialect.loaded_dbapi.Error,
-            hide_parameters=True,
-            connection_invalidated=connection.dialect.is_disconnect(error, connection.connection, None),
-            dialect=connection.dialect,
-        ) from error
+def _as_sqlalchemy(connection: Connection, text: str, error: Any) -> Exception:
+    """Return the DBAPIError that SQLAlchemy raises for an error of the driver."""
+    found: Exception = DBAPIError.instance(
+        text,
+        None,
+        error,
+        connection.dialect.loaded_dbapi.Error,
+        hide_parameters=True,
+        connection_invalidated=connection.dialect.is_disconnect(error, connection.connection, None),
+        dialect=connection.dialect,
+    )
+    return found

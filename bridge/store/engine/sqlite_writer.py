@@ -14,8 +14,6 @@ import subprocess
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import fields
-from operator import attrgetter
 from pathlib import Path
 from types import MappingProxyType
 from typing import IO, TYPE_CHECKING, Any, Final, NamedTuple, Protocol
@@ -25,9 +23,6 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.pool import StaticPool
 
 import bridge
-from bridge.domain.build import UploadMetadata
-from bridge.domain.intake import AcceptedUpload, NewReport
-from bridge.domain.junit.result import TestCounts
 from bridge.errors import CommitUncertain, LedgerError, LedgerRejectedWrite, Unavailable
 from bridge.store.engine.base import LedgerFunction, results_of
 from bridge.store.engine.compiled import execute_text
@@ -252,26 +247,14 @@ def widen_pipe(pipe: IO[bytes] | None) -> None:
 
 
 # -- the writer process ------------------------------------------------------------------------------------------
+# Dataclasses that are sent to it have no slots: pickle then restores their values without running Python code.
 
 
 def _to_proxy(values: dict[str, Any]) -> MappingProxyType[str, Any]:
-    return MappingProxyType(values)
-
-
-def _pickle_by_values(kind: type[Any]) -> None:
-    """Pickle a dataclass by its values, at a quarter of the cost of the default: uploads depend on it."""
-    names = tuple(field.name for field in fields(kind))
-    values_of = attrgetter(*names)
-    copyreg.pickle(kind, lambda value: (_from_values, (kind, names, values_of(value))))
-
-
-def _from_values(kind: type[Any], names: Sequence[str], values: Sequence[Any]) -> Any:
-    return kind(**dict(zip(names, values, strict=True)))
+    return MappingProxyType(values)  # pickle does not find the type by its name
 
 
 copyreg.pickle(MappingProxyType, lambda proxy: (_to_proxy, (dict(proxy),)))  # changes hold some
-for accepted in (AcceptedUpload, NewReport, TestCounts, UploadMetadata):
-    _pickle_by_values(accepted)
 
 
 def main() -> None:

@@ -1,11 +1,14 @@
 """The lines of jobs in the ledger: after an outage the first of a job goes, the others wait for it within bounds."""
 
+from functools import partial
+
 import pytest
 
 from bridge.domain.circuit_breaker import TESTNOD, HealthSignal
 from bridge.domain.job_order import queue_of
 from bridge.store import circuit_breakers
 from bridge.store.circuit_breakers import BreakerSignal, apply_breaker_signals, wake_waiting_builds
+from bridge.store.job_order import ReconcileEnd, wake_first_waiting
 from bridge.store.queries import find_why
 from tests.support.ledger import report
 
@@ -93,3 +96,11 @@ async def test_one_that_comes_to_stand_in_line_where_nobody_is_before_it_goes_at
         await waiting.release(visit, visit.now + HOLD_RUN, waiting_on=queue_of(visit.build.job_id))
     found = await turns(waiting, clock.now())
     assert (found[1], found[9]) == ((None, 0), (None, 0))
+
+
+async def test_two_ends_in_one_commit_wake_two_builds(waiting, database, clock):
+    await _told(database, HealthSignal.SUCCESS)
+    end = ReconcileEnd(4, waits=False, wakes_next=True)  # the first of the job
+    await database.transact(partial(wake_first_waiting, ends=[end, end]))
+    found = await turns(waiting, clock.now())
+    assert (found[2], found[3]) == ((None, 0), (None, 0))

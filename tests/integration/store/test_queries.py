@@ -445,7 +445,7 @@ async def test_no_query_walks_a_whole_table(database, query):
 async def test_no_query_selects_bytes_or_presigned_urls(database, query):
     with statements(database) as asked_for:
         await database.read(*query)
-    harmless = re.compile(r"reports\.(body|blob) IS NOT NULL|NULL AS presigned_url")
+    harmless = re.compile(r"(length\(reports\.body\)|reports\.blob) IS NOT NULL|NULL AS presigned_url")
     for statement, _ in asked_for:
         assert not re.search("body|blob|presigned_url", harmless.sub("", statement))
 

@@ -1,3 +1,5 @@
+from functools import partial
+
 import pytest
 
 from bridge.domain.build import BuildState, DeliveryState
@@ -108,6 +110,24 @@ async def test_all_delivered_reports_of_a_build_are_released_together_and_those_
 
     assert [each.has_bytes for each in (await ledger.build()).reports.values()] == [False, False]
     assert (await database.read(body_location, 3)).body == b"<c/>"
+
+
+async def test_each_build_of_a_commit_gets_its_own_blobs_and_each_blob_once(ledger, database):
+    for build_no, name in ((1, "a"), (2, "b"), (3, "c")):
+        await ledger.accept(report(name, blob=f"2026010100/{name}"), build_no=build_no)
+    for _ in range(2):
+        await deliver(ledger)
+    releases = [BodyRelease(build_id=build_id, replacements=False) for build_id in (2, 1, 3, 1)]
+    alone = BodyRelease(build_id=2, report_id=2, replacements=False)
+
+    freed = await database.transact(partial(release_bodies, items=[*releases, alone]))
+
+    assert freed == [["2026010100/b"], ["2026010100/a"], [], [], []]
+    assert [(await ledger.build(build_id)).reports[build_id].has_bytes for build_id in (1, 2, 3)] == [
+        False,
+        False,
+        True,
+    ]
 
 
 @pytest.mark.parametrize(

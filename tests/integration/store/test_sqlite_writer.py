@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 from sqlalchemy import Connection, text
 
+from bridge.domain.changes import AddRegistration, set_build
 from bridge.domain.intake import ReportReceipt
 from bridge.errors import BadReport, CommitUncertain, LedgerInUse, Unavailable
 from bridge.store.engine import sqlite
@@ -20,7 +21,7 @@ from bridge.store.engine.sqlite import SqliteDatabase
 from bridge.store.ledger import migrate
 from bridge.store.uploads import accept
 from tests.support.fake_clock import FakeClock
-from tests.support.ledger import report, upload
+from tests.support.ledger import Ledger, asked, report, upload
 
 
 @contextmanager
@@ -89,6 +90,19 @@ async def test_an_upload_is_on_disk_when_its_receipt_comes(database: SqliteDatab
     assert entry.receipts == (ReportReceipt.NEW,)
     with sqlite3.connect(database.path) as other:
         assert other.execute("SELECT body FROM reports").fetchall() == [(b"<testsuite/>",)]
+
+
+async def test_changes_of_a_reconciler_pass_both_ways(database: SqliteDatabase):
+    ledger = Ledger(database)
+    await ledger.accept(report())
+    build = (await ledger.claimed()).build
+    written = await ledger.record(build, asked(build.deliveries[1]), set_build(last_error="HTTP 503"))
+    assert written is not None
+    added, changed = written
+    assert isinstance(added, AddRegistration)
+    assert added.registration.id == 1
+    assert changed == set_build(last_error="HTTP 503")
+    assert (await ledger.build()).last_error == "HTTP 503"
 
 
 async def test_what_a_write_raises_comes_through_and_hurts_no_other(database: SqliteDatabase):

@@ -3,7 +3,7 @@ from dataclasses import replace
 import pytest
 
 from bridge.domain.build import DeliveryState, RegistrationState
-from bridge.domain.changes import apply
+from bridge.domain.changes import SetRegistration, apply
 from bridge.domain.circuit_breaker import RouteHealth
 from bridge.domain.instants import SECOND
 from bridge.domain.lifecycle.upload import (
@@ -90,6 +90,13 @@ def test_ids_of_a_run_that_is_known_add_none_and_prove_nothing():
     build = registering(answered(), a_build(pending(), requested(), older, RUN))
 
     assert build.runs == (older, RUN)
+
+
+def test_ids_of_a_known_run_change_the_registration_alone():
+    build = a_build(pending(), requested(), RUN)
+    changed = after_register(build, build.registrations[1], answered(), NOW, POLICY, HEALTH)
+
+    assert [type(change) for change in changed] == [SetRegistration]
 
 
 def test_ids_of_a_run_nobody_had_seen_add_it_and_prove_that_the_older_ones_left_pending():
