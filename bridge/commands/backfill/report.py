@@ -1,0 +1,172 @@
+"""The report of a backfill: what was found, sent and rejected, as a table for people and as JSON for programs."""
+
+import json
+import sys
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+import typer
+from rich import box
+from rich.console import Console
+from rich.table import Table
+
+from bridge.commands.backfill.sources import LeftOut
+from bridge.commands.backfill.state import BackfillState, JobTotals, Progress
+from bridge.commands.console import print_result
+from bridge.domain.text_format import counted, printable
+
+SHOWN_JOBS: Final = 50
+SHOWN_MESSAGES: Final = 20
+LISTED_MESSAGES: Final = 1_000  # in JSON
+
+_BUILDS: Final = {
+    "sent": Progress.SENT,
+    "known": Progress.KNOWN,
+    "rejected": Progress.REJECTED,
+    "empty": Progress.EMPTY,
+}
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Trial:
+    """A --dry-run: how fast the builds would be sent."""
+
+    rate: float
+    jobs_at_once: int
+
+
+@dataclass(kw_only=True, slots=True)
+class BackfillReport:
+    """What the state has of all builds, and what only this run has."""
+
+    state: BackfillState
+    left_out: LeftOut
+    running: int  # builds that CodeArts lists as running
+    with_files: bool
+    problems: list[str] = field(default_factory=list)
+
+    def jobs(self) -> list[JobTotals]:
+        """Return the sums of each job."""
+        return self.state.totals(with_files=self.with_files)
+
+    @property
+    def left(self) -> int:
+        return sum(job.left for job in self.jobs())
+
+    @property
+    def has_rejections(self) -> bool:
+        return any(job.rejected or job.builds.get(Progress.REJECTED) for job in self.jobs())
+
+
+def print_report(report: BackfillReport, *, json_wanted: bool, exit_code: int, trial: Trial | None = None) -> None:
+    """Print a table on a terminal, else JSON."""
+    jobs = report.jobs()
+    if json_wanted or not sys.stdout.isatty():
+        typer.echo(json.dumps(_as_json(report, jobs, exit_code, trial), indent=2, ensure_ascii=False))
+        return
+    if jobs:
+        Console(highlight=False).print(_table(jobs))
+    total = _total(jobs)
+    print_result(_files_line(report, total))
+    for job_id, build_no, name, message in report.state.problems(SHOWN_MESSAGES):
+        file = f"{name}: " if name and not message.startswith(name) else ""
+        print_result(printable(f"{job_id} {build_no}: {file}{message}"))
+    for problem in report.problems:
+        print_result(printable(problem))
+    if trial is not None:
+        print_result(_trial_line(total, jobs, trial))
+    elif report.left:
+        print_result(f"{counted(report.left, 'build')} left. The same command goes on with them.")
+
+
+def _table(jobs: list[JobTotals]) -> Table:
+    grid = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), show_edge=False, header_style="bold")
+    grid.add_column("Job", overflow="fold")
+    grid.add_column("Builds", overflow="fold")
+    for name in ("Found", *(name.capitalize() for name in _BUILDS), "Left"):
+        grid.add_column(name, justify="right")
+    for job in jobs[:SHOWN_JOBS]:
+        grid.add_row(job.job_id, f"{job.first_no}–{job.last_no}" if job.found else "", *_cells(job))
+    if len(jobs) > SHOWN_JOBS:
+        grid.add_row(f"and {len(jobs) - SHOWN_JOBS} more jobs", "", *[""] * (len(_BUILDS) + 2))
+    if len(jobs) > 1:
+        grid.add_row(f"{len(jobs)} jobs", "", *_cells(_total(jobs)))
+    return grid
+
+
+def _cells(job: JobTotals) -> list[str]:
+    return [str(job.found), *(str(job.builds.get(progress, 0)) for progress in _BUILDS.values()), str(job.left)]
+
+
+def _total(jobs: list[JobTotals]) -> JobTotals:
+    total = JobTotals()
+    for job in jobs:
+        for progress, count in job.builds.items():
+            total.builds[progress] = total.builds.get(progress, 0) + count
+        for name in ("without_files", "files", "bytes", "sent", "rejected", "skipped", "tests", "failures"):
+            setattr(total, name, getattr(total, name) + getattr(job, name))
+    return total
+
+
+def _files_line(report: BackfillReport, total: JobTotals) -> str:
+    parts = [f"{counted(total.files, 'file')} found ({total.bytes / (1 << 20):.1f} MiB)"]
+    if total.sent or total.rejected or total.skipped:
+        sent = f"{total.sent} sent with {counted(total.tests, 'test')}, {total.failures} failed"
+        parts += [sent, f"{total.rejected} rejected", f"{total.skipped} left out"]
+    line = f"{'; '.join(parts)}."
+    others = {
+        "with another path or of another job": report.left_out.other,
+        "that are symbolic links": report.left_out.links,
+    }
+    for what, count in others.items():
+        line += f" {counted(count, 'file')} {what} not counted." if count else ""
+    if total.without_files:
+        line += f" CodeArts has {counted(total.without_files, 'more build')}, of which there is no file."
+    if report.running:
+        line += f" {counted(report.running, 'build')} still running, left out."
+    return line
+
+
+def _trial_line(total: JobTotals, jobs: list[JobTotals], trial: Trial) -> str:
+    minutes = max(1, round(total.left / trial.rate))
+    longest = max((job.left for job in jobs), default=0)
+    return (
+        f"Nothing was sent. {counted(total.left, 'build')} would be, at most {trial.rate:g} a minute, and those of one "
+        f"job one by one: in {counted(minutes, 'minute')}, or {longest} times polling.grace_period if that is more."
+    )
+
+
+def _as_json(report: BackfillReport, jobs: list[JobTotals], exit_code: int, trial: Trial | None) -> dict[str, Any]:
+    total = _total(jobs)
+    status = "checked" if trial else "stopped" if report.left else "done"
+    return {
+        "status": status,
+        "exit_code": exit_code,
+        "builds": _builds(total),
+        "files": _files(total),
+        "left_out": {"other": report.left_out.other, "links": report.left_out.links, "running": report.running},
+        "jobs": [
+            {
+                "job_id": job.job_id,
+                "first_build_no": job.first_no,
+                "last_build_no": job.last_no,
+                "builds": _builds(job),
+                "files": _files(job),
+            }
+            for job in jobs
+        ],
+        "messages": [
+            {"job_id": job_id, "build_no": build_no, "name": name or None, "message": message}
+            for job_id, build_no, name, message in report.state.problems(LISTED_MESSAGES)
+        ],
+        "problems": report.problems,
+    }
+
+
+def _builds(job: JobTotals) -> dict[str, int]:
+    by_name = {name: job.builds.get(progress, 0) for name, progress in _BUILDS.items()}
+    return {"found": job.found, **by_name, "left": job.left, "without_files": job.without_files}
+
+
+def _files(job: JobTotals) -> dict[str, int]:
+    return {name: getattr(job, name) for name in ("files", "bytes", "sent", "rejected", "skipped", "tests", "failures")}
