@@ -619,6 +619,31 @@ def routes(
         commands.act(f"/api/v1/routes/{quote(name, safe='')}/{action.value}")
 
 
+@app.command(rich_help_panel=OPERATE)
+def plan(
+    projects: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="PROJECT", help="Ids of projects; else those that routes name.", show_default=False),
+    ] = None,
+    *,
+    routes_only: Annotated[
+        bool, typer.Option("--routes", metavar="", help="Print skeletons of missing routes.")
+    ] = False,
+    as_json: AsJson = False,
+    config: Config = DEFAULT_CONFIG,
+) -> None:
+    """List the jobs of CodeArts projects, and how far each has moved to the bridge.
+
+    A job is silent, mirrored, delivering, or its latest build ended without reports.
+    """
+    from bridge.commands.plan import plan as print_plan
+
+    try:
+        print_plan(config, projects or [], routes_only=routes_only, json_wanted=as_json)
+    except BadParameter as error:
+        raise typer.BadParameter(str(error)) from None
+
+
 @app.command(rich_help_panel=RUN)
 def hash_token() -> None:
     """Print the hash of a caller's token, for the settings.

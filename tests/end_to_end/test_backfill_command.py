@@ -3,6 +3,7 @@
 import asyncio
 import json
 import os
+import signal
 import subprocess
 import sys
 from collections import defaultdict
@@ -13,7 +14,7 @@ from typing import Any
 import pytest
 
 from bridge.sandbox.sandbox import Sandbox
-from tests.support.processes import GatewayProcess
+from tests.support.processes import GatewayProcess, until
 from tests.support.starting import REPOSITORY
 
 TOKEN = "canary-of-the-backfill"
@@ -113,3 +114,26 @@ async def test_builds_of_a_folder_arrive_once_and_in_order_of_their_numbers(
     assert document["builds"] | {"found": 8, "sent": 8, "left": 0} == document["builds"]
     assert document["files"] | {"files": 16, "sent": 16, "tests": 16, "rejected": 0} == document["files"]
     assert finalized(sandbox) == {job: [1, 9, 10, 100] for job in JOBS}
+
+
+async def test_a_backfill_that_is_killed_goes_on_and_sends_each_build_once_and_in_order(
+    backfill: Backfill, gateway: GatewayProcess, sandbox: Sandbox
+) -> None:
+    numbers = list(range(1, 21))
+    for job in JOBS:
+        for number in numbers:
+            backfill.add(f"{job}/{number}/TEST-a.xml")
+
+    for kills in range(1, 4):
+        step = backfill.start("reports", "--rate", 600, url=gateway.server_url)
+        await until(lambda: len(sandbox.state.runs.all()) >= 8 * kills, "some more runs are open")  # noqa: B023
+        step.kill()
+        await asyncio.to_thread(step.communicate)
+        assert step.returncode == -signal.SIGKILL
+    ended = await backfill.run("reports", url=gateway.server_url)
+
+    assert ended.code == 0, ended
+    assert ended.document["builds"]["sent"] == 40
+    assert ended.document["files"]["sent"] == 40
+    assert finalized(sandbox) == dict.fromkeys(JOBS, numbers)
+    assert [len(run.uploads) for run in sandbox.state.runs.all()] == [1] * 40
