@@ -1,7 +1,7 @@
 """Send one past build, and wait until its run is finalized: then the next build of its job may follow."""
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from hashlib import sha256
@@ -73,13 +73,16 @@ class BuildSender:
             known = self._ask(build)
             if known is not None and known.get("id") is not None and (known["reports"] or not files):
                 return _known_end(known, files)
-        reports, skipped, problems = _validated(files)
-        if files and not reports:
+        examined = examine(files)
+        problems = examined.unreadable
+        if files and not examined.reports:
             progress = Progress.REJECTED if problems else Progress.EMPTY
-            return BuildEnd(progress=progress, skipped=skipped, rejected=len(problems), problems=tuple(problems))
+            return BuildEnd(
+                progress=progress, skipped=examined.skipped, rejected=len(problems), problems=tuple(problems)
+            )
         self.state.begin(build)
         sender = Sender(client=self.client, deadline=time.monotonic() + self.budget, note=self.note)
-        rows = self._judge(sender.send(_batches(build, reports)), problems)
+        rows = self._judge(sender.send(_batches(build, examined.reports)), problems)
         view = self._wait(build)
         taken = [row for row in rows if row.get("status") in TAKEN]
         runs = view["testnod"]["runs"] if view else []
@@ -87,7 +90,7 @@ class BuildSender:
             progress=Progress.SENT if taken or not files else Progress.REJECTED,
             sent=len(taken),
             rejected=len(problems),
-            skipped=skipped + sum(row.get("status") == "skipped" for row in rows),
+            skipped=examined.skipped + sum(row.get("status") == "skipped" for row in rows),
             tests=sum(row.get("tests") or 0 for row in taken),
             failures=sum((row.get("failures") or 0) + (row.get("errors") or 0) for row in taken),
             test_run_url=str(runs[-1].get("test_run_url") or "") if runs else "",
@@ -155,6 +158,8 @@ class BuildSender:
                     return None
                 if answer.status < 500 and answer.status != 429:
                     remedy = message or f"The server answered {answer.status}, and not as a gateway. Check BRIDGE_URL."
+                    if answer.status == 403:
+                        remedy += " A backfill needs the scopes upload and status."
                     raise _Stopped(Setback(kind=SetbackKind.REFUSED, message=remedy, patience=False))
                 reason, wait = message or f"it answered {answer.status}", answer.retry_after or 0.0
             pause = max(min(2 * pause, MAX_POLL_SECONDS), wait)
@@ -210,24 +215,38 @@ def _digest(file: StoredFile) -> str:
     return digest.hexdigest()
 
 
-def _validated(files: Sequence[StoredFile]) -> tuple[list[StoredFile], int, list[tuple[str, str]]]:
-    """Return the files to send, how many are XML of another kind, and names of unreadable ones with messages.
+@dataclass(kw_only=True, slots=True)
+class Examined:
+    """What validation finds in files; the pairs are names of files and messages."""
 
-    Other invalid files are sent: their route may repair them, and the gateway keeps them for its operator.
-    """
-    reports, skipped, problems = [], 0, []
+    reports: list[StoredFile] = field(default_factory=list)  # to send
+    skipped: int = 0  # XML of another kind
+    unreadable: list[tuple[str, str]] = field(default_factory=list)
+    invalid: list[tuple[str, str]] = field(default_factory=list)
+    tests: int = 0
+    failures: int = 0
+
+
+def examine(files: Iterable[StoredFile]) -> Examined:
+    """Return what is in files. Invalid ones are sent too: a route may repair them, and the gateway keeps them."""
+    found = Examined()
     for file in files:
         part = _part(file)
         try:
             result = validate(part.chunks) if is_plain(next(part.chunks(), b"")) else None
         except OSError as error:
-            problems.append((file.name, f"It cannot be read: {error.strerror or error}."))
+            found.unreadable.append((file.name, f"It cannot be read: {error.strerror or error}."))
             continue
         if isinstance(result, Invalid) and result.reason == NOT_JUNIT:
-            skipped += 1
-        else:
-            reports.append(file)
-    return reports, skipped, problems
+            found.skipped += 1
+            continue
+        found.reports.append(file)
+        if isinstance(result, Invalid):
+            found.invalid.append((file.name, f"{result.found} {result.remedy}"))
+        elif result is not None:
+            found.tests += result.counts.tests
+            found.failures += result.counts.failures + result.counts.errors
+    return found
 
 
 def _part(file: StoredFile) -> Part:

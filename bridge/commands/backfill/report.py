@@ -10,6 +10,7 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
+from bridge.commands.backfill.build_sender import Examined
 from bridge.commands.backfill.sources import LeftOut
 from bridge.commands.backfill.state import BackfillState, JobTotals, Progress
 from bridge.commands.console import print_result
@@ -24,15 +25,32 @@ _BUILDS: Final = {
     "known": Progress.KNOWN,
     "rejected": Progress.REJECTED,
     "empty": Progress.EMPTY,
+    "running": Progress.RUNNING,
 }
 
+_VALIDATED: Final = ("reports", "invalid", "unreadable", "skipped", "tests", "failures")
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+
+@dataclass(kw_only=True, slots=True)
 class Trial:
-    """A --dry-run: how fast the builds would be sent."""
+    """A --dry-run: what validation found in the files of builds that would be sent, at most `rate` builds a minute."""
 
     rate: float
-    jobs_at_once: int
+    reports: int = 0
+    invalid: int = 0  # of them
+    unreadable: int = 0
+    skipped: int = 0
+    tests: int = 0
+    failures: int = 0
+
+    def add(self, found: Examined) -> None:
+        """Add what was found in some files."""
+        self.reports += len(found.reports)
+        self.invalid += len(found.invalid)
+        self.unreadable += len(found.unreadable)
+        self.skipped += found.skipped
+        self.tests += found.tests
+        self.failures += found.failures
 
 
 @dataclass(kw_only=True, slots=True)
@@ -41,7 +59,6 @@ class BackfillReport:
 
     state: BackfillState
     left_out: LeftOut
-    running: int  # builds that CodeArts lists as running
     with_files: bool
     problems: list[str] = field(default_factory=list)
 
@@ -67,7 +84,7 @@ def print_report(report: BackfillReport, *, json_wanted: bool, exit_code: int, t
     if jobs:
         Console(highlight=False).print(_table(jobs))
     total = _total(jobs)
-    print_result(_files_line(report, total))
+    print_result(_files_line(report, total, trial))
     for job_id, build_no, name, message in report.state.problems(SHOWN_MESSAGES):
         file = f"{name}: " if name and not message.startswith(name) else ""
         print_result(printable(f"{job_id} {build_no}: {file}{message}"))
@@ -80,22 +97,29 @@ def print_report(report: BackfillReport, *, json_wanted: bool, exit_code: int, t
 
 
 def _table(jobs: list[JobTotals]) -> Table:
+    """Return a table with the columns in which something is counted: it fits into 80 columns."""
+    total = _total(jobs)
+    shown = {
+        name: progress for name, progress in _BUILDS.items() if progress is Progress.SENT or total.builds.get(progress)
+    }
     grid = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), show_edge=False, header_style="bold")
     grid.add_column("Job", overflow="fold")
     grid.add_column("Builds", overflow="fold")
-    for name in ("Found", *(name.capitalize() for name in _BUILDS), "Left"):
+    for name in ("Found", *(name.capitalize() for name in shown), "Left"):
         grid.add_column(name, justify="right")
+
+    def cells(job: JobTotals) -> list[str]:
+        return [
+            str(each) for each in (job.found, *(job.builds.get(progress, 0) for progress in shown.values()), job.left)
+        ]
+
     for job in jobs[:SHOWN_JOBS]:
-        grid.add_row(job.job_id, f"{job.first_no}–{job.last_no}" if job.found else "", *_cells(job))
+        grid.add_row(job.job_id, f"{job.first_no}–{job.last_no}" if job.found else "", *cells(job))
     if len(jobs) > SHOWN_JOBS:
-        grid.add_row(f"and {len(jobs) - SHOWN_JOBS} more jobs", "", *[""] * (len(_BUILDS) + 2))
+        grid.add_row(f"and {len(jobs) - SHOWN_JOBS} more jobs")
     if len(jobs) > 1:
-        grid.add_row(f"{len(jobs)} jobs", "", *_cells(_total(jobs)))
+        grid.add_row(f"{len(jobs)} jobs", "", *cells(total))
     return grid
-
-
-def _cells(job: JobTotals) -> list[str]:
-    return [str(job.found), *(str(job.builds.get(progress, 0)) for progress in _BUILDS.values()), str(job.left)]
 
 
 def _total(jobs: list[JobTotals]) -> JobTotals:
@@ -108,9 +132,14 @@ def _total(jobs: list[JobTotals]) -> JobTotals:
     return total
 
 
-def _files_line(report: BackfillReport, total: JobTotals) -> str:
+def _files_line(report: BackfillReport, total: JobTotals, trial: Trial | None) -> str:
     parts = [f"{counted(total.files, 'file')} found ({total.bytes / (1 << 20):.1f} MiB)"]
-    if total.sent or total.rejected or total.skipped:
+    if trial is not None:
+        parts.append(f"{counted(trial.reports, 'report')} with {counted(trial.tests, 'test')}, {trial.failures} failed")
+        parts += [f"{trial.invalid} of them invalid"] if trial.invalid else []
+        parts += [f"{trial.unreadable} unreadable"] if trial.unreadable else []
+        parts += [f"{trial.skipped} with XML of another kind"] if trial.skipped else []
+    elif total.sent or total.rejected or total.skipped:
         sent = f"{total.sent} sent with {counted(total.tests, 'test')}, {total.failures} failed"
         parts += [sent, f"{total.rejected} rejected", f"{total.skipped} left out"]
     line = f"{'; '.join(parts)}."
@@ -122,8 +151,6 @@ def _files_line(report: BackfillReport, total: JobTotals) -> str:
         line += f" {counted(count, 'file')} {what} not counted." if count else ""
     if total.without_files:
         line += f" CodeArts has {counted(total.without_files, 'more build')}, of which there is no file."
-    if report.running:
-        line += f" {counted(report.running, 'build')} still running, left out."
     return line
 
 
@@ -144,7 +171,7 @@ def _as_json(report: BackfillReport, jobs: list[JobTotals], exit_code: int, tria
         "exit_code": exit_code,
         "builds": _builds(total),
         "files": _files(total),
-        "left_out": {"other": report.left_out.other, "links": report.left_out.links, "running": report.running},
+        "left_out": {"other": report.left_out.other, "links": report.left_out.links},
         "jobs": [
             {
                 "job_id": job.job_id,
@@ -160,6 +187,7 @@ def _as_json(report: BackfillReport, jobs: list[JobTotals], exit_code: int, tria
             for job_id, build_no, name, message in report.state.problems(LISTED_MESSAGES)
         ],
         "problems": report.problems,
+        **({"validated": {name: getattr(trial, name) for name in _VALIDATED}} if trial else {}),
     }
 
 

@@ -7,14 +7,15 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import datetime
 from pathlib import Path
 from queue import Empty, SimpleQueue
 from tempfile import TemporaryDirectory
 from threading import Thread
 from typing import Final
 
-from bridge.commands.backfill.build_sender import BuildSender, Setback, SetbackKind
+from bridge.clock import SystemClock
+from bridge.commands.backfill.build_sender import BuildSender, Setback, SetbackKind, examine
 from bridge.commands.backfill.report import BackfillReport, Trial, print_report
 from bridge.commands.backfill.sources import FoundReport, LeftOut, Template, find_in_folder, unpack_archive
 from bridge.commands.backfill.state import BackfillState, BuildEnd, Progress, StoredBuild
@@ -67,10 +68,12 @@ def backfill(options: BackfillOptions, environ: Mapping[str, str] = os.environ) 
     with _open_state(options, jobs) as state:
         found = _Finder(options=options, state=state, note=note)
         left_out = found.scan(template, jobs)
-        running = found.read_history(jobs, since) if jobs else 0
-        report = BackfillReport(state=state, left_out=left_out, running=running, with_files=template is not None)
+        found.read_history(jobs, since)
+        report = BackfillReport(state=state, left_out=left_out, with_files=template is not None)
         if client is None:
-            trial = Trial(rate=options.rate, jobs_at_once=JOBS_AT_ONCE)
+            trial = Trial(rate=options.rate)
+            for file in state.files_left():
+                trial.add(examine([file]))
             print_report(report, json_wanted=options.json_wanted, exit_code=EXIT_SENT, trial=trial)
             return EXIT_SENT
         run = _Run(options=options, client=client, state=state, note=note, with_files=template is not None)
@@ -141,37 +144,37 @@ class _Finder:
             return left_out
         status = source.stat()
         stamp = f"{status.st_size} {status.st_mtime_ns}"
-        if self.state.note("unpacked") == stamp and (self.state.unpacked.exists() or not self._has_left()):
-            return left_out
+        known, _, counts = (self.state.note("unpacked") or "").partition(": ")
+        if known == stamp and (self.state.unpacked.exists() or not self._has_left()):
+            other, links = map(int, counts.split())
+            return LeftOut(other=other, links=links)
         self.note(f"Unpacking the reports of {source} to {self.state.unpacked}.")
         with self.state.unpacked.open("wb") as out:
             self.state.replace_files(_of_jobs(unpack_archive(source, template, out, left_out), jobs, left_out))
             out.flush()
             os.fsync(out.fileno())
-        self.state.set_note("unpacked", stamp)
+        self.state.set_note("unpacked", f"{stamp}: {left_out.other} {left_out.links}")
         return left_out
 
     def _has_left(self) -> bool:
         return bool(self.state.next_builds(with_files=True))
 
-    def read_history(self, jobs: Sequence[str], since: Instant | None) -> int:
-        """Read what CodeArts has of the builds of `jobs`; return how many are running, which are left out."""
-        wanted = [job_id for job_id in jobs if self.state.note(f"history {job_id}") is None]
-        return asyncio.run(self._read_history(wanted, since)) if wanted else 0
+    def read_history(self, jobs: Sequence[str], since: Instant | None) -> None:
+        """Read what CodeArts has of the builds of `jobs`, unless an earlier run has."""
+        wanted = [job_id for job_id in jobs if not self.state.has_history(job_id)]
+        if wanted:
+            asyncio.run(self._read_history(wanted, since))
 
-    async def _read_history(self, jobs: Sequence[str], since: Instant | None) -> int:
+    async def _read_history(self, jobs: Sequence[str], since: Instant | None) -> None:
         from bridge.commands.codearts_lists import open_lists  # noqa: PLC0415 -- only if a history is wanted
         from bridge.commands.config import read_settings  # noqa: PLC0415
 
-        now = Instant(int(datetime.now(UTC).timestamp()) * 1_000_000)
-        running = 0
+        now = SystemClock().now()
         async with open_lists(read_settings(self.options.config)) as lists:
             for job_id in jobs:
                 self.note(f"Reading the history of job {job_id} from CodeArts.")
                 listed = await lists.builds_of(job_id, since or Instant(now - HISTORY_DAYS * DAY), now)
-                running += sum(not build.finished for build in listed)
-                self.state.add_history(job_id, [build for build in listed if build.finished])
-        return running
+                self.state.add_history(job_id, listed)
 
 
 def _of_jobs(found: Iterator[FoundReport], jobs: Sequence[str], left_out: LeftOut) -> Iterator[FoundReport]:

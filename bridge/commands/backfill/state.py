@@ -26,7 +26,7 @@ CREATE TABLE IF NOT EXISTS meta (key TEXT PRIMARY KEY, value TEXT NOT NULL);
 CREATE TABLE IF NOT EXISTS builds (
     id INTEGER PRIMARY KEY, job_id TEXT NOT NULL, build_no INTEGER NOT NULL,
     began_at REAL NOT NULL DEFAULT 0, branch TEXT NOT NULL DEFAULT '', commit_id TEXT NOT NULL DEFAULT '',
-    result TEXT NOT NULL DEFAULT '', listed INTEGER NOT NULL DEFAULT 0, status TEXT NOT NULL DEFAULT 'found',
+    listed INTEGER NOT NULL DEFAULT 0, status TEXT NOT NULL DEFAULT 'found',
     message TEXT NOT NULL DEFAULT '', test_run_url TEXT NOT NULL DEFAULT '',
     sent INTEGER NOT NULL DEFAULT 0, rejected INTEGER NOT NULL DEFAULT 0,
     skipped INTEGER NOT NULL DEFAULT 0, tests INTEGER NOT NULL DEFAULT 0, failures INTEGER NOT NULL DEFAULT 0,
@@ -50,6 +50,7 @@ class Progress(StrEnum):
     REJECTED = "rejected"  # all of its files
     KNOWN = "known"  # the gateway had reports of it before the backfill
     EMPTY = "empty"  # none of its files is a report
+    RUNNING = "running"  # at CodeArts, when its history was read: its own upload is still to come
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -214,20 +215,24 @@ class BackfillState:
             )
 
     def add_history(self, job_id: str, listed: Iterable[ListedBuild]) -> None:
-        """Write what CodeArts' history has of the builds of a job: it knows branch, commit and result best."""
+        """Write what CodeArts' history has of the builds of a job: its branch and commit count."""
         with self._transaction():
             for build in listed:
                 began_at = 0.0 if build.started_at is None else build.started_at / 1_000_000
-                texts = (build.branch or "", build.commit or "", build.result or "")
+                status = Progress.FOUND if build.finished else Progress.RUNNING
                 self._connection.execute(
-                    "INSERT INTO builds (job_id, build_no, began_at, branch, commit_id, result, listed)"
+                    "INSERT INTO builds (job_id, build_no, began_at, branch, commit_id, status, listed)"
                     " VALUES (?, ?, ?, ?, ?, ?, 1) ON CONFLICT DO UPDATE SET listed = 1, began_at = excluded.began_at,"
                     " branch = CASE excluded.branch WHEN '' THEN branch ELSE excluded.branch END,"
                     " commit_id = CASE excluded.commit_id WHEN '' THEN commit_id ELSE excluded.commit_id END,"
-                    " result = excluded.result",
-                    (job_id, build.build_no, began_at, *texts),
+                    " status = CASE status WHEN 'found' THEN excluded.status ELSE status END",
+                    (job_id, build.build_no, began_at, build.branch or "", build.commit or "", status),
                 )
             self.set_note(f"history {job_id}", "complete")
+
+    def has_history(self, job_id: str) -> bool:
+        """Return whether `add_history` was called for a job."""
+        return self.note(f"history {job_id}") is not None
 
     # -- builds, one after the other -----------------------------------------------------------------------------
 
@@ -255,13 +260,14 @@ class BackfillState:
 
     def files_of(self, build: StoredBuild) -> list[StoredFile]:
         """Return the files of a build, by their places in the source."""
-        query = "SELECT node_id, name, path, start, size FROM files WHERE build = ? ORDER BY place"
         with self._lock:
-            rows = self._connection.execute(query, (build.id,)).fetchall()
-        return [
-            StoredFile(node_id=node, name=os.fsdecode(name), path=os.fsdecode(path), offset=start, size=size)
-            for node, name, path, start, size in rows
-        ]
+            rows = self._connection.execute(f"{_FILES} WHERE build = ? ORDER BY place", (build.id,)).fetchall()
+        return list(map(_stored_file, rows))
+
+    def files_left(self) -> Iterator[StoredFile]:
+        """Yield the files of all builds that are not finished."""
+        unfinished = "WHERE build IN (SELECT id FROM builds WHERE status IN ('found', 'begun')) ORDER BY build, place"
+        yield from map(_stored_file, self._connection.execute(f"{_FILES} {unfinished}"))
 
     def begin(self, build: StoredBuild) -> None:
         """Note that reports of a build are being sent; from now on they are its own, also after a kill."""
@@ -329,3 +335,9 @@ class BackfillState:
 
 
 _SUMS: Final = ("sent", "rejected", "skipped", "tests", "failures", "files", "bytes")
+_FILES: Final = "SELECT node_id, name, path, start, size FROM files"
+
+
+def _stored_file(row: tuple[str, bytes, bytes, int, int]) -> StoredFile:
+    node_id, name, path, offset, size = row
+    return StoredFile(node_id=node_id, name=os.fsdecode(name), path=os.fsdecode(path), offset=offset, size=size)
