@@ -24,8 +24,8 @@ from bridge.commands.upload.gateway_client import GatewayClient
 from bridge.commands.upload.run import EXIT_AWAY, EXIT_REJECTED, EXIT_SENT, Notes, open_client
 from bridge.domain.instants import DAY, Instant
 from bridge.domain.routing import canonical_job_id
-from bridge.domain.text_format import counted
-from bridge.errors import BadParameter
+from bridge.domain.text_format import counted, printable
+from bridge.errors import BadParameter, BridgeError
 from bridge.server.http.requests import is_job_id
 
 JOBS_AT_ONCE: Final = 4
@@ -70,6 +70,8 @@ def backfill(options: BackfillOptions, environ: Mapping[str, str] = os.environ) 
         left_out = found.scan(template, jobs)
         found.read_history(jobs, since)
         report = BackfillReport(state=state, left_out=left_out, with_files=template is not None)
+        if not report.jobs():
+            raise BridgeError(_nothing_found(options, left_out))
         if client is None:
             trial = Trial(rate=options.rate)
             for file in state.files_left():
@@ -84,6 +86,16 @@ def backfill(options: BackfillOptions, environ: Mapping[str, str] = os.environ) 
             state.unpacked.unlink(missing_ok=True)
         print_report(report, json_wanted=options.json_wanted, exit_code=code)
         return code
+
+
+def _nothing_found(options: BackfillOptions, left_out: LeftOut) -> str:
+    if options.source is None:
+        return "CodeArts lists no build of these jobs in that time. Check the ids, or begin earlier with --since."
+    example = f", but for example {printable(left_out.example)}" if left_out.example else ""
+    return (
+        f"{options.source} has no report at {options.template}{example}. "
+        "Describe its paths with --template, such as '{job}/builds/{no}/…'; {job} has 32 digits and letters."
+    )
 
 
 def _job_id(text: str) -> str:
@@ -180,7 +192,7 @@ class _Finder:
 def _of_jobs(found: Iterator[FoundReport], jobs: Sequence[str], left_out: LeftOut) -> Iterator[FoundReport]:
     for report in found:
         if jobs and report.match.job_id not in jobs:
-            left_out.other += 1
+            left_out.add(report.place)
         else:
             yield report
 

@@ -79,6 +79,12 @@ class LeftOut:
 
     other: int = 0  # their paths do not fit the template
     links: int = 0
+    example: str = ""  # the path of one that does not fit
+
+    def add(self, path: str) -> None:
+        """Count a file whose path does not fit."""
+        self.other += 1
+        self.example = self.example or path
 
 
 class Template:
@@ -107,7 +113,7 @@ class Template:
         before, after = parts[: last + 1], parts[last + 1 :]
         if not self._of_folders and not after:  # the last part with a field names the file
             before, after = parts[:last], parts[last:]
-        pattern = "(?:.*?/)?" + "".join(map(_folder_pattern, before))
+        pattern = "(?:.*?/)??" + "".join(map(_folder_pattern, before))
         rest = "".join(map(_folder_pattern, after[:-1])) + (_pattern(after[-1]) if after else "")
         if self._of_folders:
             rest = f"{rest}/.+" if rest else ".+"
@@ -176,7 +182,7 @@ def find_in_folder(folder: Path, template: Template, left_out: LeftOut) -> Itera
                         modified_at=status.st_mtime,
                     )
                 else:
-                    left_out.other += 1
+                    left_out.add(name)
 
 
 # -- archives ----------------------------------------------------------------------------------------------------
@@ -205,7 +211,7 @@ def unpack_archive(archive: Path, template: Template, out: IO[bytes], left_out: 
             path = (member.name if "/" in member.name else member.name.replace("\\", "/")).removeprefix("./")
             match = template.match(path)
             if match is None:
-                left_out.other += 1
+                left_out.add(path)
                 continue
             size = 0
             with member.open() as content:
