@@ -9,7 +9,7 @@ from itertools import chain
 from threading import Lock
 from typing import Any, Final
 
-from bridge.commands.backfill.state import BackfillState, BuildEnd, Progress, StoredBuild, StoredFile
+from bridge.commands.backfill.state import BackfillState, BuildEnd, BuildProgress, StoredBuild, StoredFile
 from bridge.commands.check.results import NOT_JUNIT, validate
 from bridge.commands.upload.batches import Batch, Part, batches_of
 from bridge.commands.upload.gateway_client import GatewayAway, GatewayClient
@@ -76,7 +76,7 @@ class BuildSender:
         examined = examine(files)
         problems = examined.unreadable
         if files and not examined.reports:
-            progress = Progress.REJECTED if problems else Progress.EMPTY
+            progress = BuildProgress.REJECTED if problems else BuildProgress.EMPTY
             return BuildEnd(
                 progress=progress, skipped=examined.skipped, rejected=len(problems), problems=tuple(problems)
             )
@@ -87,7 +87,7 @@ class BuildSender:
         taken = [row for row in rows if row.get("status") in TAKEN]
         runs = view["testnod"]["runs"] if view else []
         return BuildEnd(
-            progress=Progress.SENT if taken or not files else Progress.REJECTED,
+            progress=BuildProgress.SENT if taken or not files else BuildProgress.REJECTED,
             sent=len(taken),
             rejected=len(problems),
             skipped=examined.skipped + sum(row.get("status") == "skipped" for row in rows),
@@ -202,7 +202,7 @@ def _known_end(view: Mapping[str, Any], files: Sequence[StoredFile]) -> BuildEnd
     missing = sum(_digest(file) not in digests for file in files)
     has = f"The gateway has {counted(len(view['reports']), 'report')} of it already"
     message = f"{has}, and {counted(missing, 'file')} here with other contents, left out." if missing else ""
-    return BuildEnd(progress=Progress.KNOWN, skipped=missing, message=message)
+    return BuildEnd(progress=BuildProgress.KNOWN, skipped=missing, message=message)
 
 
 def _digest(file: StoredFile) -> str:

@@ -12,7 +12,7 @@ from rich.table import Table
 
 from bridge.commands.backfill.build_sender import Examined
 from bridge.commands.backfill.sources import LeftOut
-from bridge.commands.backfill.state import BackfillState, JobTotals, Progress
+from bridge.commands.backfill.state import BackfillState, BuildProgress, JobTotals
 from bridge.commands.console import print_result
 from bridge.domain.text_format import counted, printable
 
@@ -21,11 +21,11 @@ SHOWN_MESSAGES: Final = 20
 LISTED_MESSAGES: Final = 1_000  # in JSON
 
 _BUILDS: Final = {
-    "sent": Progress.SENT,
-    "known": Progress.KNOWN,
-    "rejected": Progress.REJECTED,
-    "empty": Progress.EMPTY,
-    "running": Progress.RUNNING,
+    "sent": BuildProgress.SENT,
+    "known": BuildProgress.KNOWN,
+    "rejected": BuildProgress.REJECTED,
+    "empty": BuildProgress.EMPTY,
+    "running": BuildProgress.RUNNING,
 }
 
 _VALIDATED: Final = ("reports", "invalid", "unreadable", "skipped", "tests", "failures")
@@ -72,7 +72,7 @@ class BackfillReport:
 
     @property
     def has_rejections(self) -> bool:
-        return any(job.rejected or job.builds.get(Progress.REJECTED) for job in self.jobs())
+        return any(job.rejected or job.builds.get(BuildProgress.REJECTED) for job in self.jobs())
 
 
 def print_report(report: BackfillReport, *, json_wanted: bool, exit_code: int, trial: Trial | None = None) -> None:
@@ -100,7 +100,9 @@ def _table(jobs: list[JobTotals]) -> Table:
     """Return a table with the columns in which something is counted: it fits into 80 columns."""
     total = _total(jobs)
     shown = {
-        name: progress for name, progress in _BUILDS.items() if progress is Progress.SENT or total.builds.get(progress)
+        name: progress
+        for name, progress in _BUILDS.items()
+        if progress is BuildProgress.SENT or total.builds.get(progress)
     }
     grid = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), show_edge=False, header_style="bold")
     grid.add_column("Job", overflow="fold")

@@ -18,7 +18,7 @@ from bridge.clock import SystemClock
 from bridge.commands.backfill.build_sender import BuildSender, Setback, SetbackKind, examine
 from bridge.commands.backfill.report import BackfillReport, Trial, print_report
 from bridge.commands.backfill.sources import FoundReport, LeftOut, Template, find_in_folder, unpack_archive
-from bridge.commands.backfill.state import BackfillState, BuildEnd, Progress, StoredBuild
+from bridge.commands.backfill.state import BackfillState, BuildEnd, BuildProgress, StoredBuild
 from bridge.commands.upload.ci_build import CHINA
 from bridge.commands.upload.gateway_client import GatewayClient
 from bridge.commands.upload.run import EXIT_AWAY, EXIT_REJECTED, EXIT_SENT, Notes, open_client
@@ -272,7 +272,7 @@ class _Run:
         match end:
             case BuildEnd():
                 self.state.end(build, end)
-                self._sent += end.progress is Progress.SENT
+                self._sent += end.progress is BuildProgress.SENT
                 advance(1)
             case Setback(kind=SetbackKind.JOB):
                 self._aside[build.job_id] = end

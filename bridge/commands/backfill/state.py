@@ -41,7 +41,7 @@ CREATE TABLE IF NOT EXISTS problems (build INTEGER NOT NULL, name TEXT NOT NULL,
 """
 
 
-class Progress(StrEnum):
+class BuildProgress(StrEnum):
     """How far a build has come."""
 
     FOUND = "found"
@@ -81,7 +81,7 @@ class StoredBuild:
 class BuildEnd:
     """How a build ended, with counts of files and tests; `problems` are names of files with messages."""
 
-    progress: Progress
+    progress: BuildProgress
     sent: int = 0
     rejected: int = 0
     skipped: int = 0  # XML of another kind
@@ -115,7 +115,7 @@ class JobTotals:
 
     @property
     def left(self) -> int:
-        return self.builds.get(Progress.FOUND, 0) + self.builds.get(Progress.BEGUN, 0)
+        return self.builds.get(BuildProgress.FOUND, 0) + self.builds.get(BuildProgress.BEGUN, 0)
 
 
 class BackfillState:
@@ -219,7 +219,7 @@ class BackfillState:
         with self._transaction():
             for build in listed:
                 began_at = 0.0 if build.started_at is None else build.started_at / 1_000_000
-                status = Progress.FOUND if build.finished else Progress.RUNNING
+                status = BuildProgress.FOUND if build.finished else BuildProgress.RUNNING
                 self._connection.execute(
                     "INSERT INTO builds (job_id, build_no, began_at, branch, commit_id, status, listed)"
                     " VALUES (?, ?, ?, ?, ?, ?, 1) ON CONFLICT DO UPDATE SET listed = 1, began_at = excluded.began_at,"
@@ -253,7 +253,7 @@ class BackfillState:
                 began_at=began_at,
                 branch=branch,
                 commit=commit,
-                begun=status == Progress.BEGUN,
+                begun=status == BuildProgress.BEGUN,
             )
             for build, job_id, build_no, began_at, branch, commit, status in rows
         ]
