@@ -27,7 +27,7 @@ from bridge.commands.console import print_note, print_result
 from bridge.domain.instants import MINUTE, SECOND, Instant
 from bridge.domain.outcomes import ListedJob
 from bridge.domain.routing import ANY, Route, RoutingKeys, candidate_routes, canonical_job_id
-from bridge.domain.text_format import counted, printable, rfc3339
+from bridge.domain.text_format import counted, have, printable, rfc3339
 from bridge.errors import BadParameter, BridgeError
 from bridge.settings import Settings
 
@@ -35,6 +35,8 @@ GATEWAY_CALLS: Final = 8  # at once
 NEWEST_BUILDS: Final = 20  # of a job, among which the one with the highest number is looked for
 CLOCK_TOLERANCE: Final = MINUTE  # between CodeArts' clock and the gateway's
 MAX_ROUTE_NAME: Final = 40
+ID_WIDTH: Final = 32
+JOB_WIDTH: Final = 18  # then the table fits into 80 columns
 PROJECT_ID: Final = re.compile(r"[0-9a-zA-Z]{32}", re.ASCII)
 
 Object = Mapping[str, Any]
@@ -243,13 +245,12 @@ def _names(jobs: Sequence[PlannedJob], taken: Collection[str]) -> list[str]:
 
 def _print_table(jobs: Sequence[PlannedJob], problem: str) -> None:
     grid = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), show_edge=False, header_style="bold")
-    for name in ("Job", "Id", "Stage", "Route", "Build"):
-        grid.add_column(name, overflow="fold", min_width=32 if name == "Id" else None)
+    for name, width in (("Job", JOB_WIDTH), ("Id", None), ("Stage", None), ("Route", None)):
+        grid.add_column(name, overflow="fold", max_width=width, min_width=ID_WIDTH if name == "Id" else 5)
     for job in jobs:
-        cells = (job.listed.job_name or "", job.listed.job_id)
         stage = Text(_shown(job.stage), COLORS[job.stage]) if job.stage else Text("?")
-        last = "" if job.build_no is None else str(job.build_no)
-        grid.add_row(*(Text(printable(cell)) for cell in cells), stage, Text(printable(" or ".join(job.routes))), last)
+        name, job_id, route = job.listed.job_name or "", job.listed.job_id, " or ".join(job.routes)
+        grid.add_row(Text(printable(name)), Text(printable(job_id)), stage, Text(printable(route)))
     if jobs:
         Console(highlight=False).print(grid)
     for job in jobs:
@@ -259,10 +260,13 @@ def _print_table(jobs: Sequence[PlannedJob], problem: str) -> None:
     parts = "".join(f", {stages[stage]} {_shown(stage)}" for stage in MigrationStage if stages[stage])
     print_result(f"{counted(len(jobs), 'job')}{parts}.")
     if problem:
-        print_note(f"{problem} So it is not known how far each job has moved. Start it, or set BRIDGE_ADMIN_URL.")
+        print_note(f"{problem} So the stages are not known. Start it, or set BRIDGE_ADMIN_URL.")
     unnamed = sum(not job.is_named for job in jobs)
     if unnamed:
-        print_note(f"{counted(unnamed, 'job')} without a route that names it: bridge plan --routes prints skeletons.")
+        print_note(
+            f"{counted(unnamed, 'job')} {have(unnamed)} no route of {'its' if unnamed == 1 else 'their'} own. "
+            "With --routes, this command prints such routes."
+        )
 
 
 def _shown(stage: MigrationStage) -> str:

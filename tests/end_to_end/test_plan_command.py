@@ -150,7 +150,7 @@ async def test_a_terminal_shows_a_table_of_80_columns(planned: GatewayProcess) -
         os.close(ours)
 
     assert code == 0
-    assert "4 jobs without a route that names it" in " ".join(err.split())
+    assert "4 jobs have no route of their own." in " ".join(err.split())
     assert all(job in shown for job in NAMES)
     assert "5 jobs, 1 silent, 2 ended without reports" in shown
 

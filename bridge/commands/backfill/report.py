@@ -84,16 +84,19 @@ def print_report(report: BackfillReport, *, json_wanted: bool, exit_code: int, t
     if jobs:
         Console(highlight=False).print(_table(jobs))
     total = _total(jobs)
-    print_result(_files_line(report, total, trial))
+    if report.with_files:
+        print_result(_files_line(report, total, trial))
     for job_id, build_no, name, message in report.state.problems(SHOWN_MESSAGES):
         file = f"{name}: " if name and not message.startswith(name) else ""
         print_result(printable(f"{job_id} {build_no}: {file}{message}"))
+    if total.rejected:
+        print_result("`bridge rejections JOB` lists the rejected files that the gateway has kept.")
     for problem in report.problems:
         print_result(printable(problem))
     if trial is not None:
         print_result(_trial_line(total, jobs, trial))
     elif report.left:
-        print_result(f"{counted(report.left, 'build')} left. The same command goes on with them.")
+        print_result(f"{counted(report.left, 'build')} left. The same command goes on.")
 
 
 def _table(jobs: list[JobTotals]) -> Table:
@@ -116,12 +119,18 @@ def _table(jobs: list[JobTotals]) -> Table:
         ]
 
     for job in jobs[:SHOWN_JOBS]:
-        grid.add_row(job.job_id, f"{job.first_no}–{job.last_no}" if job.found else "", *cells(job))
+        grid.add_row(job.job_id, _numbers(job), *cells(job))
     if len(jobs) > SHOWN_JOBS:
         grid.add_row(f"and {len(jobs) - SHOWN_JOBS} more jobs")
     if len(jobs) > 1:
         grid.add_row(f"{len(jobs)} jobs", "", *cells(total))
     return grid
+
+
+def _numbers(job: JobTotals) -> str:
+    if job.first_no == job.last_no:
+        return "" if job.first_no is None else str(job.first_no)
+    return f"{job.first_no}–{job.last_no}"
 
 
 def _total(jobs: list[JobTotals]) -> JobTotals:
@@ -135,33 +144,36 @@ def _total(jobs: list[JobTotals]) -> JobTotals:
 
 
 def _files_line(report: BackfillReport, total: JobTotals, trial: Trial | None) -> str:
-    parts = [f"{counted(total.files, 'file')} found ({total.bytes / (1 << 20):.1f} MiB)"]
+    parts = [f"{counted(total.files, 'file')} found ({_size(total.bytes)})"]
     if trial is not None:
         parts.append(f"{counted(trial.reports, 'report')} with {counted(trial.tests, 'test')}, {trial.failures} failed")
         parts += [f"{trial.invalid} of them invalid"] if trial.invalid else []
         parts += [f"{trial.unreadable} unreadable"] if trial.unreadable else []
         parts += [f"{trial.skipped} with XML of another kind"] if trial.skipped else []
     elif total.sent or total.rejected or total.skipped:
-        sent = f"{total.sent} sent with {counted(total.tests, 'test')}, {total.failures} failed"
-        parts += [sent, f"{total.rejected} rejected", f"{total.skipped} left out"]
+        parts.append(f"{total.sent} sent with {counted(total.tests, 'test')}, {total.failures} failed")
+        parts += [f"{total.rejected} rejected"] if total.rejected else []
+        parts += [f"{total.skipped} with XML of another kind, or of builds that are known"] if total.skipped else []
     line = f"{'; '.join(parts)}."
-    others = {
-        "with another path or of another job": report.left_out.other,
-        "that are symbolic links": report.left_out.links,
-    }
-    for what, count in others.items():
-        line += f" {counted(count, 'file')} {what} not counted." if count else ""
+    left_out = report.left_out
+    others = [f"{counted(left_out.other, 'file')} with another path or of another job"] if left_out.other else []
+    others += [counted(left_out.links, "symbolic link")] if left_out.links else []
+    line += f" Not counted: {' and '.join(others)}." if others else ""
     if total.without_files:
         line += f" CodeArts has {counted(total.without_files, 'more build')}, of which there is no file."
     return line
 
 
+def _size(count: int) -> str:
+    return f"{count / (1 << 20):.1f} MiB" if count >= 1 << 20 else f"{-(-count // 1024)} KiB"
+
+
 def _trial_line(total: JobTotals, jobs: list[JobTotals], trial: Trial) -> str:
-    minutes = max(1, round(total.left / trial.rate))
+    minutes = counted(max(1, round(total.left / trial.rate)), "minute")
     longest = max((job.left for job in jobs), default=0)
     return (
-        f"Nothing was sent. {counted(total.left, 'build')} would be, at most {trial.rate:g} a minute, and those of one "
-        f"job one by one: in {counted(minutes, 'minute')}, or {longest} times polling.grace_period if that is more."
+        f"Nothing was sent. {counted(total.left, 'build')} would be, at most {trial.rate:g} a minute: in {minutes} or "
+        f"more. Those of a job wait for each other, and each for polling.grace_period; the largest job has {longest}."
     )
 
 

@@ -30,7 +30,7 @@ from bridge.server.http.requests import is_job_id
 
 JOBS_AT_ONCE: Final = 4
 STATE_SUFFIX: Final = ".backfill"
-HISTORY_STATE: Final = "history.backfill"
+HISTORY_STATE: Final = "codearts-history.backfill"
 HISTORY_DAYS: Final = 365
 PROGRESS_SECONDS: Final = 30.0
 EXIT_INTERRUPTED: Final = 130
@@ -288,7 +288,7 @@ class _Run:
             self.problems.append(f"Job {job_id} was set aside: {setback.message}")
         if self._stop is not None:
             cause = "The gateway is away" if self._stop.kind is SetbackKind.AWAY else "The gateway refuses to go on"
-            self.problems.append(f"{cause}: {self._stop.message}")
+            self.problems.append(f"{cause}: {self._stop.message.rstrip('.')}.")
         if any(setback.patience for setback in setbacks):
             return EXIT_AWAY
         return EXIT_REJECTED if setbacks else EXIT_SENT
