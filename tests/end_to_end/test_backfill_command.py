@@ -26,7 +26,7 @@ from tests.support.starting import REPOSITORY
 TOKEN = "canary-of-the-backfill"
 JOBS = ("68491d9bc97b4774adb93e29b46d2dc6", "0a0d8d5f3a8e4f6c9b1c2d3e4f5a6b7c")
 REPORT = '<testsuite name="{name}"><testcase classname="c" name="works"/></testsuite>'
-PATIENCE_SECONDS = 90.0
+PATIENCE_SECONDS = 300.0  # a command sends up to 40 builds; the machine may be busy
 
 
 @pytest.fixture
@@ -324,10 +324,10 @@ async def test_a_build_that_does_not_move_sets_its_job_aside_and_is_resumed(
         backfill.add(f"{job}/1/a.xml")
         backfill.add(f"{job}/2/a.xml")
 
-    ended = await backfill.run("reports", "--time-budget", "3s", url=gateway.server_url)
+    ended = await backfill.run("reports", "--time-budget", "10s", url=gateway.server_url)
 
     assert ended.code == 3, ended
-    assert "paused = true" in ended.document["problems"][0]
+    assert "paused = true" in " ".join(ended.document["problems"])
     await gateway.terminate()
     gateway.write({**settings, "routes": [{**paused, "paused": False}, *settings["routes"]]})
     await gateway.start()
@@ -341,7 +341,7 @@ async def test_a_gateway_that_is_away_is_3_and_the_next_run_goes_on(
 ) -> None:
     for number in range(1, 7):
         backfill.add(f"{JOBS[0]}/{number}/a.xml")
-    step = backfill.start("reports", "--rate", 600, "--time-budget", "2s", url=gateway.server_url)
+    step = backfill.start("reports", "--rate", 600, "--time-budget", "10s", url=gateway.server_url)
     await until(lambda: len(sandbox.state.runs.all()) >= 2, "two runs are open")
     await gateway.kill()
 
@@ -359,9 +359,9 @@ async def test_a_gateway_that_is_away_is_3_and_the_next_run_goes_on(
 async def test_an_interrupted_backfill_reports_and_leaves_no_traceback(
     backfill: Backfill, gateway: GatewayProcess, sandbox: Sandbox
 ) -> None:
-    for number in range(1, 30):
+    for number in range(1, 4):
         backfill.add(f"{JOBS[0]}/{number}/a.xml")
-    step = backfill.start("reports", "--rate", 600, url=gateway.server_url)
+    step = backfill.start("reports", "--rate", 6, url=gateway.server_url)
     await until(lambda: len(sandbox.state.runs.all()) >= 1, "a run is open")
     step.send_signal(signal.SIGINT)
 
@@ -442,9 +442,9 @@ async def test_a_template_states_node_branch_and_commit(
 async def test_a_state_serves_one_backfill_at_a_time_and_only_its_own(
     backfill: Backfill, gateway: GatewayProcess, sandbox: Sandbox
 ) -> None:
-    for number in range(1, 30):
+    for number in range(1, 4):
         backfill.add(f"{JOBS[0]}/{number}/a.xml")
-    step = backfill.start("reports", "--rate", 600, url=gateway.server_url)
+    step = backfill.start("reports", "--rate", 6, url=gateway.server_url)
     await until(lambda: len(sandbox.state.runs.all()) >= 1, "a run is open")
 
     second = await backfill.run("reports", url=gateway.server_url)
