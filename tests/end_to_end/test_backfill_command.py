@@ -291,6 +291,25 @@ async def test_what_is_no_report_is_left_out_and_what_is_invalid_is_rejected(
     assert finalized(sandbox) == {job: [1, 4]}
 
 
+async def test_a_file_that_is_too_large_is_rejected_and_its_build_goes_on(
+    backfill: Backfill, new_gateway: NewGateway, settings: dict[str, Any], sandbox: Sandbox
+) -> None:
+    gateway = new_gateway({**settings, "server": {**settings["server"], "max_report_size": "2 KiB"}})
+    await gateway.start()
+    large = f"<testsuite><!--{'-x' * 2048}--></testsuite>"
+    backfill.add(f"{JOBS[0]}/1/a.xml")
+    backfill.add(f"{JOBS[0]}/1/z.xml", large)  # the last request, which states that the build is complete
+    backfill.add(f"{JOBS[0]}/2/a.xml", large)
+    backfill.add(f"{JOBS[0]}/3/a.xml")
+
+    ended = await backfill.run("reports", url=gateway.server_url)
+
+    assert ended.code == 1, ended
+    assert ended.document["builds"] | {"sent": 2, "rejected": 1, "left": 0} == ended.document["builds"]
+    assert [(each["build_no"], each["name"]) for each in ended.document["messages"]] == [(1, "z.xml"), (2, "a.xml")]
+    assert finalized(sandbox) == {JOBS[0]: [1, 3]}
+
+
 async def test_a_job_without_a_route_is_set_aside_after_its_first_build(
     backfill: Backfill, new_gateway: NewGateway, settings: dict[str, Any], sandbox: Sandbox
 ) -> None:

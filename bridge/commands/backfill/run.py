@@ -34,6 +34,7 @@ HISTORY_STATE: Final = "codearts-history.backfill"
 HISTORY_DAYS: Final = 365
 PROGRESS_SECONDS: Final = 30.0
 EXIT_INTERRUPTED: Final = 130
+UNSENT: Final = (BuildProgress.KNOWN, BuildProgress.EMPTY)  # they do not count for the rate
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -118,8 +119,8 @@ def _since(text: str) -> Instant | None:
 @contextmanager
 def _open_state(options: BackfillOptions, jobs: Sequence[str]) -> Iterator[BackfillState]:
     """Open the state file; a --dry-run without one uses a temporary one."""
-    source = options.source.absolute() if options.source else None
-    path = options.state or (source.with_name(f"{source.name}{STATE_SUFFIX}") if source else Path(HISTORY_STATE))
+    source = Path(os.path.abspath(options.source)) if options.source else None  # noqa: PTH100 -- keeps links
+    path = options.state or (source.parent / f"{source.name}{STATE_SUFFIX}" if source else Path(HISTORY_STATE))
     settings = {
         "source": str(source or ""),
         "template": options.template if source else "",
@@ -210,6 +211,7 @@ class _Run:
     _aside: dict[str, Setback] = field(default_factory=dict)  # jobs that are not continued
     _stop: Setback | None = None
     _sent: int = 0
+    _next_start: float = 0.0  # of time.monotonic
     _in_flight: dict[str, StoredBuild] = field(default_factory=dict)
     _ends: "SimpleQueue[tuple[StoredBuild, BuildEnd | Setback | Exception]]" = field(default_factory=SimpleQueue)
 
@@ -229,19 +231,18 @@ class _Run:
 
     def _send(self, total: int, advance: Callable[[int], None]) -> None:
         sender = BuildSender(client=self.client, state=self.state, note=self.note, budget=self.options.budget)
-        interval = 60.0 / self.options.rate
-        next_start, next_line = time.monotonic(), time.monotonic() + PROGRESS_SECONDS
+        next_line = time.monotonic() + PROGRESS_SECONDS
         while True:
             heads = [] if self._stop else self._heads()
             if not heads and not self._in_flight:
                 return
             now = time.monotonic()
-            if heads and now >= next_start and len(self._in_flight) < JOBS_AT_ONCE:
+            if heads and now >= self._next_start and len(self._in_flight) < JOBS_AT_ONCE:
                 self._start(sender, heads[0])
-                next_start = max(next_start + interval, now)
+                self._next_start = max(self._next_start, now) + 60.0 / self.options.rate
                 continue
             is_full = not heads or len(self._in_flight) >= JOBS_AT_ONCE
-            self._take_end(PROGRESS_SECONDS if is_full else max(0.0, next_start - now), advance)
+            self._take_end(PROGRESS_SECONDS if is_full else max(0.0, self._next_start - now), advance)
             if time.monotonic() >= next_line and not sys.stderr.isatty():
                 self.note(f"{self._sent} of {counted(total, 'build')} sent.")
                 next_line += PROGRESS_SECONDS
@@ -273,6 +274,8 @@ class _Run:
             case BuildEnd():
                 self.state.end(build, end)
                 self._sent += end.progress is BuildProgress.SENT
+                if end.progress in UNSENT:
+                    self._next_start -= 60.0 / self.options.rate
                 advance(1)
             case Setback(kind=SetbackKind.JOB):
                 self._aside[build.job_id] = end

@@ -124,8 +124,11 @@ class BackfillState:
     def __init__(self, path: Path, settings: Mapping[str, str]) -> None:
         """Open or create the file; raise BridgeError if it was begun with other `settings`."""
         self.path = path
-        self._connection = sqlite3.connect(path, isolation_level=None, timeout=0, check_same_thread=False)
         self._lock = Lock()  # builds begin in threads
+        try:
+            self._connection = sqlite3.connect(path, isolation_level=None, timeout=0, check_same_thread=False)
+        except sqlite3.Error as error:
+            raise _unusable(path, error) from error
         try:
             self._connection.execute("PRAGMA locking_mode = EXCLUSIVE")
             self._connection.execute("PRAGMA synchronous = FULL")
@@ -134,11 +137,9 @@ class BackfillState:
             self._connection.executescript(_SCHEMA)
             for name, value in {"version": VERSION, **settings}.items():
                 self._require(name, value)
-        except sqlite3.DatabaseError as error:
+        except sqlite3.Error as error:
             self.close()
-            if "locked" in str(error):
-                raise BridgeError(f"{path} is in use by another backfill. Wait for its end.") from error
-            raise BridgeError(f"{path} is not the state of a backfill ({error}). Name another file.") from error
+            raise _unusable(path, error) from error
         except BaseException:
             self.close()
             raise
@@ -146,8 +147,12 @@ class BackfillState:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, _kind: object, error: BaseException | None, _traceback: object) -> None:
         self.close()
+        if isinstance(error, sqlite3.Error):
+            raise BridgeError(
+                f"The state {self.path} cannot be written: {error}. Free space on its disk, then run the command again."
+            ) from error
 
     def close(self) -> None:
         """Release the lock."""
@@ -336,6 +341,16 @@ class BackfillState:
 
 _SUMS: Final = ("sent", "rejected", "skipped", "tests", "failures", "files", "bytes")
 _FILES: Final = "SELECT node_id, name, path, start, size FROM files"
+
+
+def _unusable(path: Path, error: sqlite3.Error) -> BridgeError:
+    match getattr(error, "sqlite_errorname", ""):
+        case "SQLITE_BUSY" | "SQLITE_LOCKED":
+            return BridgeError(f"{path} is in use by another backfill. Wait for its end.")
+        case "SQLITE_NOTADB":
+            return BridgeError(f"{path} is not the state of a backfill. Name another file with --state.")
+        case _:
+            return BridgeError(f"The state {path} cannot be written ({error}). Name a file that can with --state.")
 
 
 def _stored_file(row: tuple[str, bytes, bytes, int, int]) -> StoredFile:

@@ -52,6 +52,7 @@ def test_wrong_usage_is_named(arguments: list[str], said: str) -> None:
         (["reports", "--url", REFUSED_URL], r"reports has no report at \{job\}/\{no\}/…, but for example shop/7/a.xml"),
         (["reports", "--dry-run"], "has no report at"),
         (["reports", "--url", REFUSED_URL, "--state", "other"], "is not the state of a backfill"),
+        (["reports", "--url", REFUSED_URL, "--state", "nowhere/state"], "nowhere/state cannot be written"),
         (["--job", JOB, "--dry-run"], r"bridge\.toml"),
         (["other", "--dry-run"], "other cannot be read as zip, tar or tar.gz"),
     ],
