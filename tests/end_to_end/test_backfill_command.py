@@ -10,7 +10,8 @@ import sys
 import tarfile
 import zipfile
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
@@ -18,6 +19,7 @@ from typing import Any
 
 import aiohttp
 import pytest
+from aiohttp import web
 
 from bridge.sandbox.sandbox import Sandbox
 from tests.support.processes import GatewayProcess, NewGateway, until
@@ -298,7 +300,7 @@ async def test_a_file_that_is_too_large_is_rejected_and_its_build_goes_on(
     await gateway.start()
     large = f"<testsuite><!--{'-x' * 2048}--></testsuite>"
     backfill.add(f"{JOBS[0]}/1/a.xml")
-    backfill.add(f"{JOBS[0]}/1/z.xml", large)  # the last request, which states that the build is complete
+    backfill.add(f"{JOBS[0]}/1/z.xml", large)
     backfill.add(f"{JOBS[0]}/2/a.xml", large)
     backfill.add(f"{JOBS[0]}/3/a.xml")
 
@@ -308,6 +310,49 @@ async def test_a_file_that_is_too_large_is_rejected_and_its_build_goes_on(
     assert ended.document["builds"] | {"sent": 2, "rejected": 1, "left": 0} == ended.document["builds"]
     assert [(each["build_no"], each["name"]) for each in ended.document["messages"]] == [(1, "z.xml"), (2, "a.xml")]
     assert finalized(sandbox) == {JOBS[0]: [1, 3]}
+
+
+@asynccontextmanager
+async def narrow_proxy(gateway: GatewayProcess, max_bytes: int) -> AsyncIterator[str]:
+    """Run a proxy before the gateway that rejects larger bodies, as proxies do; yield its URL."""
+
+    async def respond(request: web.BaseRequest) -> web.StreamResponse:
+        body = await request.read()
+        if len(body) > max_bytes:
+            return web.Response(status=413, text="<html>413 Request Entity Too Large</html>", content_type="text/html")
+        headers = {name: value for name, value in request.headers.items() if name not in ("Host", "Connection")}
+        async with (
+            aiohttp.ClientSession(auto_decompress=False) as http,
+            http.request(
+                request.method, f"{gateway.server_url}{request.rel_url}", data=body, headers=headers
+            ) as answer,
+        ):
+            return web.Response(status=answer.status, body=await answer.read(), content_type="application/json")
+
+    runner = web.ServerRunner(web.Server(respond, auto_decompress=False), shutdown_timeout=0.1)
+    await runner.setup()
+    await web.TCPSite(runner, "127.0.0.1", 0).start()
+    try:
+        yield f"http://127.0.0.1:{runner.addresses[0][1]}"
+    finally:
+        await runner.cleanup()
+
+
+async def test_a_build_whose_last_request_a_proxy_rejects_is_finalized_all_the_same(
+    backfill: Backfill, gateway: GatewayProcess, sandbox: Sandbox
+) -> None:
+    backfill.add(f"{JOBS[0]}/1/a.xml")
+    backfill.add(f"{JOBS[0]}/1/z.xml", f"<testsuite><!--{os.urandom(8192).hex()}--></testsuite>")
+    backfill.add(f"{JOBS[0]}/2/a.xml")
+
+    async with narrow_proxy(gateway, 4096) as url:
+        ended = await backfill.run("reports", url=url)
+
+    assert ended.code == 1, ended
+    assert ended.document["files"] | {"sent": 2, "rejected": 1} == ended.document["files"]
+    assert "A proxy in front of the gateway" in ended.document["messages"][0]["message"]
+    assert finalized(sandbox) == {JOBS[0]: [1, 2]}
+    assert (await build_of(gateway, JOBS[0], 1))["end_reason"] == "caller"
 
 
 async def test_a_job_without_a_route_is_set_aside_after_its_first_build(

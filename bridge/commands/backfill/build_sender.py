@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from enum import StrEnum
 from hashlib import sha256
 from itertools import chain
@@ -82,14 +82,9 @@ class BuildSender:
             )
         self.state.begin(build)
         sender = Sender(client=self.client, deadline=time.monotonic() + self.budget, note=self.note)
-        batches = _batches(build, examined.reports)
-        results = sender.send(batches)
-        rows = self._judge(results, problems)
-        taken = [row for row in rows if row.get("status") in TAKEN]
-        if taken and any(result.outcome is RequestOutcome.REJECTED for result in results):
-            # What was rejected as a whole may have stated that the build is complete.
-            self._judge(sender.send([replace(batches[-1], parts=(), complete=True)]), problems)
+        rows = self._judge(sender.send(_batches(build, examined.reports)), problems)
         view = self._wait(build)
+        taken = [row for row in rows if row.get("status") in TAKEN]
         runs = view["testnod"]["runs"] if view else []
         return BuildEnd(
             progress=BuildProgress.SENT if taken or not files else BuildProgress.REJECTED,
