@@ -150,7 +150,7 @@ def upload(context: typer.Context) -> None:
     raise typer.Exit(run_upload(context.args))
 
 
-@app.command(rich_help_panel=CI)
+@app.command(rich_help_panel=RUN)
 def backfill(  # noqa: PLR0913 -- one parameter for each option
     source: Annotated[
         Path | None,
