@@ -69,6 +69,11 @@ class ServerProcess:
         """Resume the process and its children."""
         self._signal(signal.SIGCONT)
 
+    def kill(self) -> None:
+        """Kill the process and its children."""
+        self._signal(signal.SIGKILL)
+        self._process.wait()
+
     def cpu_seconds(self) -> float:
         """Return the CPU time of the process and its children so far, including ended ones."""
         ticks = 0

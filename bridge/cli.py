@@ -150,6 +150,76 @@ def upload(context: typer.Context) -> None:
     raise typer.Exit(run_upload(context.args))
 
 
+@app.command(rich_help_panel=RUN)
+def backfill(  # noqa: PLR0913 -- one parameter for each option
+    source: Annotated[
+        Path | None,
+        typer.Argument(metavar="SOURCE", help="A folder or an archive (zip, tar, tar.gz).", show_default=False),
+    ] = None,
+    *,
+    template: Annotated[
+        str, typer.Option(metavar="PATH", help="Where reports are: {job}, {no}, {node}, {branch}, {commit}, *, **.")
+    ] = "{job}/{no}/…",
+    job: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--job",
+            metavar="ID",
+            help="Only this job, with branch and commit from its history at CodeArts; repeat it for several.",
+            show_default=False,
+        ),
+    ] = None,
+    since: Annotated[
+        str,
+        typer.Option(metavar="DAY", help="Begin the history here, as 2026-01-31; else a year ago.", show_default=False),
+    ] = "",
+    dry_run: Annotated[bool, typer.Option("--dry-run", metavar="", help="Show totals, and send nothing.")] = False,
+    rate: Annotated[float, typer.Option(min=0.1, max=600, metavar="N", help="Builds a minute, at most.")] = 30,
+    time_budget: Annotated[str, typer.Option(metavar="TIME", help="How long it waits while nothing moves.")] = "30m",
+    state: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="The progress; else SOURCE.backfill.", show_default=False)
+    ] = None,
+    url: Annotated[str, typer.Option(envvar="BRIDGE_URL", help="The gateway.", show_default=False)] = "",
+    token_file: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="The caller's token; else BRIDGE_TOKEN.", show_default=False)
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", metavar="", help="Print JSON on a terminal, too.")] = False,
+    config: Config = DEFAULT_CONFIG,
+) -> None:
+    """Send past builds to the gateway, oldest first, as if they had just ended.
+
+    Reports come from SOURCE; without it, builds of the history are sent without reports.
+
+    A build follows when the run of the one before it in its job is finalized.
+
+    If it is cut off, run it again: it goes on where it ended, and sends nothing twice.
+
+    Exits with 1 if something was rejected, 2 for wrong usage, 3 if it could not finish.
+    """
+    from bridge.commands.backfill.run import BackfillOptions, backfill
+    from bridge.commands.upload.options import read_seconds
+
+    try:
+        options = BackfillOptions(
+            source=source,
+            template=template,
+            jobs=job or [],
+            since=since,
+            state=state,
+            rate=rate,
+            budget=read_seconds(time_budget),
+            url=url,
+            token_file=token_file,
+            config=config,
+            dry_run=dry_run,
+            json_wanted=as_json,
+        )
+        code = backfill(options)
+    except BadParameter as error:
+        raise typer.BadParameter(str(error)) from None
+    raise typer.Exit(code)
+
+
 @app.command(rich_help_panel=TRY)
 def sandbox(  # noqa: PLR0913, PLR0917 -- one parameter for each option
     host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
@@ -547,6 +617,31 @@ def routes(
         raise typer.BadParameter(f"Name the route: bridge routes {action.value} NAME.")
     else:
         commands.act(f"/api/v1/routes/{quote(name, safe='')}/{action.value}")
+
+
+@app.command(rich_help_panel=OPERATE)
+def plan(
+    projects: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="PROJECT", help="Ids of projects; else those that routes name.", show_default=False),
+    ] = None,
+    *,
+    routes_only: Annotated[
+        bool, typer.Option("--routes", metavar="", help="Print skeletons of missing routes.")
+    ] = False,
+    as_json: AsJson = False,
+    config: Config = DEFAULT_CONFIG,
+) -> None:
+    """List the jobs of CodeArts projects, and how far each has moved to the bridge.
+
+    A job is silent, mirrored, delivering, or its latest build ended without reports.
+    """
+    from bridge.commands.plan import plan as print_plan
+
+    try:
+        print_plan(config, projects or [], routes_only=routes_only, json_wanted=as_json)
+    except BadParameter as error:
+        raise typer.BadParameter(str(error)) from None
 
 
 @app.command(rich_help_panel=RUN)

@@ -203,6 +203,8 @@ class ListedJob:
     finished: bool | None
     last_build_status: str | None
     repo_url: str | None
+    last_started_at: Instant | None = None  # of its latest build
+    disabled: bool = False
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

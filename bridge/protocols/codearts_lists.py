@@ -127,7 +127,15 @@ def _jobs(entries: list[Any]) -> Iterator[ListedJob]:
                 finished=flag(entry.get("is_finished")),
                 last_build_status=scalar(entry.get("last_build_status"), limit=MAX_RESULT_CHARACTERS),
                 repo_url=_web_url(entry.get("scm_web_url")),
+                last_started_at=_instant(entry.get("last_build_time")),
+                disabled=flag(entry.get("disabled")) or False,
             )
+
+
+def _instant(value: object) -> Instant | None:
+    """Return a time in milliseconds, which the definition of jobs calls a number and not an integer; 0 is none."""
+    at = _number(int(value) if isinstance(value, float) and value.is_integer() else value)
+    return Instant(at * MILLISECOND) if at else None
 
 
 def read_record_details(response: HttpResponse) -> DetailsOutcome:

@@ -1,6 +1,7 @@
 """Every block of README.md that people copy, run as it stands; the build step in several shells."""
 
 import asyncio
+import io
 import json
 import os
 import re
@@ -9,6 +10,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import tarfile
 import tomllib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -346,6 +348,7 @@ def test_no_block_is_left_untried() -> None:
         ("toml", "[[routes]]"),
         ("sh", "bridge check "),
         ("console", "bridge why"),
+        ("sh", "bridge backfill"),
     ]
     assert [language for language, _ in BLOCKS] == [language for language, _ in tried]
     for language, text in tried:
@@ -430,3 +433,17 @@ def test_check_judges_the_reports_of_a_build(desk: Desk) -> None:
 
     (desk.folder / REPORTS / "TEST-b.xml").write_text("<testsuite")
     assert desk.run(command).code == 1
+
+
+def test_the_command_for_the_history_shows_what_it_would_send(desk: Desk) -> None:
+    with tarfile.open(desk.folder / "history.tar.gz", "w:gz") as archive:
+        for number in (1, 2):
+            content = REPORT.format(name="a").encode()
+            member = tarfile.TarInfo(f"{JOB_ID}/{number}/TEST-a.xml")
+            member.size = len(content)
+            archive.addfile(member, io.BytesIO(content))
+
+    ended = desk.run(block("sh", "bridge backfill"))
+
+    assert ended.code == 0, ended
+    assert json.loads(ended.stdout)["builds"]["left"] == 2

@@ -65,7 +65,7 @@ def upload(arguments: Sequence[str], build: CiBuild, options: UploadOptions, env
     """Upload the files that `arguments` stand for; return the exit code. Raise BridgeError if the options are wrong."""
     note = Notes(json_wanted=options.json_wanted)
     deadline = time.monotonic() + options.time_budget
-    client = None if options.dry_run else GatewayClient(_url(options), _token(options, environ))
+    client = None if options.dry_run else open_client(options.url, options.token_file, environ)
     found, older = _find(arguments, build, options, note)
     report = UploadReport(build=build, excluded=found.excluded, older=older)
     parts = _validate(found.files, report, note)
@@ -109,19 +109,20 @@ class Notes:
                 self._print = before
 
 
-def _url(options: UploadOptions) -> str:
-    if not options.url:
+def open_client(url: str | None, token_file: Path | None, environ: Mapping[str, str]) -> GatewayClient:
+    """Return a client with the token of `token_file`, or else of BRIDGE_TOKEN; raise BridgeError if one is unusable."""
+    if not url:
         raise BridgeError("The address of the gateway is missing. Set BRIDGE_URL, such as https://bridge.example.com.")
-    return options.url
+    return GatewayClient(url, _token(token_file, environ))
 
 
-def _token(options: UploadOptions, environ: Mapping[str, str]) -> str:
-    if options.token_file is None:
+def _token(token_file: Path | None, environ: Mapping[str, str]) -> str:
+    if token_file is None:
         return environ.get("BRIDGE_TOKEN", "").strip()
-    with options.token_file.open("rb") as file:
+    with token_file.open("rb") as file:
         content = file.read(MAX_TOKEN_BYTES + 1)
     if len(content) > MAX_TOKEN_BYTES:
-        raise BridgeError(f"{options.token_file} is too large for a token. Name the file that contains only the token.")
+        raise BridgeError(f"{token_file} is too large for a token. Name the file that contains only the token.")
     return content.decode("utf-8", "replace").strip()
 
 
@@ -185,7 +186,7 @@ def _row(file: FoundFile) -> dict[str, Any]:
         with Path(file.path).open("rb") as opened:
             row["size"] = os.fstat(opened.fileno()).st_size
             data = opened.read(WHOLE_SIZE + 1)
-            if not _is_plain(data):
+            if not is_plain(data):
                 return row | _archive_row(file)
             if len(data) <= WHOLE_SIZE:
                 result = validate_bytes(data)
@@ -203,7 +204,7 @@ def _row(file: FoundFile) -> dict[str, Any]:
     return row | {name: getattr(counts, name) for name in names}
 
 
-def _is_plain(data: bytes) -> bool:
+def is_plain(data: bytes) -> bool:
     """Return whether a file is XML at first sight, and not compressed or an archive."""
     place, magic = TAR_MAGIC
     return data.lstrip(b"\xef\xbb\xbf \t\r\n")[:1] in (b"<", b"") and data[place] != magic

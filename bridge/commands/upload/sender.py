@@ -63,6 +63,8 @@ class Sender:
         """Send all batches; one that only states that a build is complete goes last, if its files were answered."""
         files = [batch for batch in batches if batch.parts or not batch.complete]
         results = self._send_at_once(files)
+        for result in [each for each in results if each.batch.complete and each.code == TooLarge.code]:
+            results += self._send_at_once([replace(result.batch, parts=(), entry=None)])  # the build is complete
         for batch in (batch for batch in batches if batch not in files):
             of_build = [result for result in results if result.batch.build == batch.build]
             if all(result.outcome is RequestOutcome.ANSWERED for result in of_build):

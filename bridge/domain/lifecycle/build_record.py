@@ -20,6 +20,17 @@ MAX_DETAIL_ATTEMPTS = 3
 """Calls for details that may fail before reports go out without them, unless they decide the route."""
 
 
+MAX_MISSING_ATTEMPTS = 3
+"""Answers that there is no such build after which one that is complete is no longer asked about: it was deleted, or is
+of another CI system. A build that runs may be asked about before CodeArts lists it."""
+
+
+def is_gone(build: Build) -> bool:
+    """Return whether CodeArts has no record of a complete build, and will have none."""
+    missing = build.record is None and build.record_missing and build.describe_attempts >= MAX_MISSING_ATTEMPTS
+    return missing and build.complete_at is not None
+
+
 class RecordQuestion(StrEnum):
     """What is asked about the record of a build, in this order; each is a step of its own, at a rate of its own."""
 

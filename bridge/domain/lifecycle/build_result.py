@@ -7,6 +7,7 @@ from bridge.domain.build import Build, BuildState, EndReason
 from bridge.domain.changes import set_build
 from bridge.domain.generated_report import GeneratedSuite, add_generated, generated_case, generated_suite, has_generated
 from bridge.domain.instants import EPOCH, after
+from bridge.domain.lifecycle.build_record import is_gone
 from bridge.domain.lifecycle.context import PlanContext
 from bridge.domain.result_mismatch import BuildVerdict, ResultMismatch, compare, totals_of, verdict_of
 from bridge.domain.routing import ResultSuite
@@ -41,7 +42,7 @@ def record_mismatch(context: PlanContext) -> Apply | None:
 
 def result_is_missing(build: Build) -> bool:
     """Return whether an upload ended the build before CodeArts did, and no result of CodeArts is known yet."""
-    return build.end_reason is EndReason.CALLER and build.build_result is None
+    return build.end_reason is EndReason.CALLER and build.build_result is None and not is_gone(build)
 
 
 def polls_for_result(context: PlanContext) -> bool:

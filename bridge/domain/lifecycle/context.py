@@ -6,6 +6,7 @@ from bridge.domain.build import Build, BuildState, Delivery, DeliveryState, Deli
 from bridge.domain.circuit_breaker import CODEARTS, TESTNOD, CircuitBreakers, RouteHealth, outage_since, route_breaker
 from bridge.domain.clock_trust import ClockState
 from bridge.domain.instants import EPOCH, MINUTE, ZERO, Duration, Instant, after
+from bridge.domain.lifecycle.build_record import is_gone
 from bridge.domain.policy import Policy
 from bridge.domain.routing import choose_route
 
@@ -149,7 +150,7 @@ class PlanContext:
         if not policy.has_codearts or build.run_parameters is not None:
             return True
         described = build.described_at is not None
-        over = described or self.wait_until(after(build.accepted_at, policy.record_timeout))
+        over = described or is_gone(build) or self.wait_until(after(build.accepted_at, policy.record_timeout))
         if choice.is_contested:
             return self._block(CONTESTED, over=over)
         if choice.is_exclusive and not described:

@@ -39,7 +39,7 @@ def read_zip(file: BinaryIO, what: str) -> Iterator[tuple[str, Iterator[bytes] |
         members = archive.infolist()
         _require_no_overlap(members, file.seek(0, SEEK_END), what)
         for member in members:
-            name = _name(member)
+            name = member_name(member)
             yield name, _chunks(archive, member, f"{what}!{escape_for_display(name)}") if _is_file(member) else None
 
 
@@ -71,7 +71,7 @@ class _BoundedFile:
         return True
 
 
-def _name(member: zipfile.ZipInfo) -> str:
+def member_name(member: zipfile.ZipInfo) -> str:
     """Return the name; without the UTF-8 flag, packers write it in the encoding of their system."""
     if member.flag_bits & _UTF_8:
         return member.filename

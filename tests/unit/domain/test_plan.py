@@ -14,6 +14,7 @@ from bridge.domain.circuit_breaker import (
 )
 from bridge.domain.instants import SECOND
 from bridge.domain.lifecycle import context as lifecycle_context
+from bridge.domain.lifecycle.build_record import MAX_MISSING_ATTEMPTS
 from bridge.domain.lifecycle.finalize import after_finalize
 from bridge.domain.lifecycle.time_transitions import PUT_MARGIN
 from bridge.domain.outcomes import RunStatus
@@ -345,6 +346,24 @@ def test_a_build_is_described_before_anything_is_registered():
 )
 def test_then_its_reports_are_registered(values):
     assert calls(a_build(pending(), poll_due_at=NOW + HOUR, **values), policy=ASKING) == (Register(1),)
+
+
+GONE = {"complete_at": NOW, "record_missing": True, "describe_attempts": MAX_MISSING_ATTEMPTS}
+
+
+@pytest.mark.parametrize(
+    ("values", "goes"),
+    [
+        ({}, True),
+        ({"complete_at": None}, False),  # CodeArts may not list a running build yet
+        ({"record_missing": False}, False),  # the last answer was no answer
+        ({"describe_attempts": MAX_MISSING_ATTEMPTS - 1}, False),
+    ],
+)
+def test_a_complete_build_that_codearts_does_not_have_goes_without_its_record(values, goes):
+    build = ended(pending(), accepted_at=NOW, describe_due_at=NOW + 3, **{**GONE, **values})
+
+    assert (calls(build, policy=ASKING) == (Register(1),)) is goes
 
 
 LATE = {"accepted_at": NOW - HOUR, "poll_due_at": NOW + HOUR}

@@ -109,6 +109,25 @@ def test_a_listed_job_has_its_name_and_whether_it_is_finished():
     ]
 
 
+@pytest.mark.parametrize(
+    ("time", "started_at"),
+    [
+        (1608004535000, 1608004535000_000),  # as in Huawei's example
+        (1608004535000.0, 1608004535000_000),  # its definition calls it a number
+        ("1608004535000", 1608004535000_000),
+        (0, None),  # it never ran
+        (None, None),
+        (1.5, None),
+        (float("inf"), None),
+        ("soon", None),
+        (-1, None),
+    ],
+)
+def test_a_listed_job_has_the_start_of_its_latest_build(time, started_at):
+    (job,) = jobs({**JOB_ENTRY, "last_build_time": time, "disabled": True}).jobs
+    assert (job.last_started_at, job.disabled) == (started_at, True)
+
+
 def test_details_have_commit_branch_job_name_and_repository():
     outcome = details(
         build_no="6463",

@@ -10,6 +10,7 @@ from bridge.domain.changes import AddReport, BumpReportSeq, apply
 from bridge.domain.circuit_breaker import CODEARTS
 from bridge.domain.instants import SECOND
 from bridge.domain.lifecycle.build_end import after_poll
+from bridge.domain.lifecycle.build_record import MAX_MISSING_ATTEMPTS
 from bridge.domain.lifecycle.build_result import result_suite
 from bridge.domain.outcomes import BuildInfo, NoSuchBuild, NotSent, Throttled
 from bridge.domain.plan import plan
@@ -246,3 +247,11 @@ def test_a_poll_of_a_build_that_codearts_ended_changes_no_result():
 def test_a_build_that_is_open_is_never_judged():
     build = a_build(delivered(), stored(), RED, build_result="SUCCESS", poll_due_at=NOW + MINUTE, described_at=NOW)
     assert step(build, suite=ALWAYS) == Wait(until=NOW + MINUTE)
+
+
+def test_the_result_of_a_build_that_codearts_does_not_have_is_neither_waited_for_nor_asked_for():
+    gone = {"complete_at": NOW, "record_missing": True, "describe_attempts": MAX_MISSING_ATTEMPTS}
+
+    assert step(of(GREEN, **COMPLETE, **gone), suite=ALWAYS) != ASK
+    assert step(finalized(delivered(), stored(), GREEN, **COMPLETE, **gone)) != ASK
+    assert step(finalized(delivered(), stored(), GREEN, **COMPLETE)) == ASK

@@ -1,0 +1,1 @@
+"""`bridge backfill`: sends past builds through the gateway, oldest first."""
