@@ -32,6 +32,7 @@ from bridge.domain.notices import (
     to_json,
 )
 from bridge.store.engine.base import one_statement
+from bridge.store.restore_pause import paused_since
 from bridge.store.schema import notice_conditions, notice_events, notice_targets, notices
 from bridge.store.sql_helpers import insert_new
 
@@ -110,8 +111,12 @@ def _is(key: GroupKey) -> ColumnElement[bool]:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class PendingNotices:
-    """What waits: events that are not grouped, targets with a group that is due, and all events without a notice."""
+    """What waits: events that are not grouped, targets with a group that is due, and all events without a notice.
 
+    A ledger that is `paused` is a copy: another gateway sends what it has.
+    """
+
+    paused: bool
     ungrouped: bool
     due: tuple[str, ...]
     events: int
@@ -127,7 +132,8 @@ def pending_notices(connection: Connection, now: int) -> PendingNotices:
         events += _count_of(row.collected) + _count_of(row.sealed)
         if is_due(row.due_at, Instant(now)) and row.target not in due:
             due.append(row.target)
-    return PendingNotices(ungrouped=bool(ungrouped), due=tuple(due), events=events)
+    paused = paused_since(connection) is not None
+    return PendingNotices(paused=paused, ungrouped=bool(ungrouped), due=tuple(due), events=events)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -31,7 +31,6 @@ from bridge.store.notices import (
     pending_notices,
     told_conditions,
 )
-from bridge.store.restore_pause import paused_since
 from bridge.telemetry.metrics import Metrics
 
 INTERVAL_US: Final = SECOND
@@ -89,10 +88,9 @@ class NoticeSender:
                 except BridgeError as error:
                     log.warning("notices_postponed", error=str(error))
                 await self.clock.wait(self.stopping, self.clock.now() + INTERVAL_US)
-            if self._sending:
-                await asyncio.wait(self._sending.values(), timeout=STOP_SECONDS)
+            await self.finish()
         finally:
-            for task in self._sending.values():
+            for task in self.sending:
                 task.cancel()
 
     async def step(self) -> None:
@@ -103,17 +101,27 @@ class NoticeSender:
         if not config.subscriptions:
             self.metrics.set_pending_notice_events(0)
             return
-        if await self.database.read(paused_since) is not None:  # the ledger is a copy: another gateway has told these
+        pending = await self.database.read(pending_notices, self.database.now())
+        self.metrics.set_pending_notice_events(pending.events)
+        if pending.paused:
             return
         if self._is_time("conditions", CONDITIONS_INTERVAL_US):
             await self._note_conditions(config.subscriptions)
-        pending = await self.database.read(pending_notices, self.database.now())
-        self.metrics.set_pending_notice_events(pending.events)
         while pending.ungrouped:
             pending = replace(pending, ungrouped=bool(await self.database.transact(group_events)))
         for target in pending.due:
             if target in config.sinks and target not in self._sending:
                 await self._start(config, target)
+
+    @property
+    def sending(self) -> tuple[asyncio.Task[None], ...]:
+        """Return the tasks that send."""
+        return tuple(self._sending.values())
+
+    async def finish(self) -> None:
+        """Wait for what is being sent, STOP_SECONDS at most."""
+        if self._sending:
+            await asyncio.wait(self.sending, timeout=STOP_SECONDS)
 
     def _is_time(self, work: str, interval: Duration) -> bool:
         now = self.clock.steady()
