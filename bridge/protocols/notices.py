@@ -46,6 +46,11 @@ MAX_BYTES: Final = {
 }
 """Of the text of a message, in UTF-8."""
 
+MAX_TITLE_BYTES: Final = 400
+MAX_MORE_BYTES: Final = 40
+MIN_LINE_BYTES: Final = 100
+"""A line that would be cut to less is left out."""
+
 SLACK_HEADER: Final = 150
 SLACK_SECTION: Final = 3_000
 """Characters of a header and a section, https://docs.slack.dev/reference/block-kit/blocks."""
@@ -208,18 +213,16 @@ def _plain_text(notice: Notice, format_: NoticeFormat) -> str:
 
 def _inert(notice: Notice) -> Notice:
     lines = tuple(replace(line, text=inert(line.text)) for line in notice.lines)
-    return replace(notice, title=inert(notice.title), lines=lines)
+    return replace(notice, title=cut(inert(notice.title), MAX_TITLE_BYTES), lines=lines)
 
 
 def _shorter(notice: Notice, limit: int) -> Notice:
-    """Return the notice with one line less, or with its only line cut."""
+    """Return the notice with one line less; if it has only one, with that cut, or without it."""
     *kept, last = notice.lines
-    if kept:
-        return replace(notice, lines=tuple(kept), more=notice.more + last.detail.count)
-    room = limit - len(notice.title.encode()) - len(last.url.encode()) - len(more_of(notice.more)) - 8
-    if room < len(last.text.encode("utf-8", "backslashreplace")):
-        return replace(notice, lines=(replace(last, text=cut(last.text, max(room, 0))),), more=notice.more)
-    return replace(notice, lines=())
+    room = limit - MAX_TITLE_BYTES - MAX_MORE_BYTES - len(last.url.encode())
+    if not kept and MIN_LINE_BYTES < room < len(last.text.encode("utf-8", "backslashreplace")):
+        return replace(notice, lines=(replace(last, text=cut(last.text, room)),))
+    return replace(notice, lines=tuple(kept), more=notice.more + last.detail.count)
 
 
 def _slack(notice: Notice) -> dict[str, Any]:
@@ -262,7 +265,7 @@ def _feishu(notice: Notice) -> dict[str, Any]:
             rows.append([{"tag": "text", "text": line.text}, *link])
         if notice.more:
             rows.append([{"tag": "text", "text": more_of(notice.more)}])
-        post = {"title": cut(notice.title, 500), "content": rows or [[{"tag": "text", "text": "-"}]]}
+        post = {"title": notice.title, "content": rows or [[{"tag": "text", "text": "-"}]]}
         content = {"msg_type": "post", "content": {"post": {"en_us": post, "zh_cn": post}}}
         if len(_encode(content)) <= budget or not notice.lines:
             return content
