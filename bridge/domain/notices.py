@@ -16,6 +16,7 @@ from bridge.domain.build import BuildNo
 from bridge.domain.instants import DAY, HOUR, MINUTE, SECOND, Duration, Instant, after
 from bridge.domain.no_proxy import NoProxyEntry
 from bridge.domain.retry import delay_us, delay_with_retry_after
+from bridge.domain.secret_search import MIN_SECRET_CHARACTERS
 from bridge.domain.text_format import counted
 
 GROUP_WAIT: Final = Duration(10 * SECOND)
@@ -45,7 +46,8 @@ MAX_DETAILS: Final = 5
 """Events of a notice that are told one by one; the others are counted."""
 
 MAX_TEXT_CHARACTERS: Final = 600
-MIN_SECRET_PART: Final = 8
+LONG_SEGMENT: Final = 16
+"""A segment of a path with so many characters, or with a digit, may be a key."""
 
 
 class EventKind(StrEnum):
@@ -139,16 +141,21 @@ def is_inside(url: str, own_network: Iterable[NoProxyEntry]) -> bool:
 
 
 def secret_parts(url: str) -> tuple[str, ...]:
-    """Return what must not be shown of the URL of a webhook: the URL, its path and query, and their long parts."""
+    """Return what must not be shown of the URL of a webhook: its keys, in the path or the query.
+
+    Not the whole URL: other URLs begin as it does, and what looks like a part of a secret is redacted.
+    """
     parts = urlsplit(url)
-    below = url.partition("://")[2].partition("/")[2]
-    values = [item.partition("=")[2] for item in parts.query.split("&")]
-    pieces = [*parts.path.split("/"), *values, parts.password or ""]
-    return tuple({text for piece in (url, below, *pieces) for text in (piece, unquote(piece)) if _is_secret(text)})
+    segments = [segment for segment in parts.path.split("/") if _looks_like_key(segment)]
+    if not parts.query:
+        segments.append(parts.path.rpartition("/")[2])
+    values = [item.partition("=")[2] or item for item in parts.query.split("&")]
+    found = {text for piece in (*segments, *values) for text in (piece, unquote(piece))}
+    return tuple(sorted(text for text in found if len(text) >= MIN_SECRET_CHARACTERS))
 
 
-def _is_secret(piece: str) -> bool:
-    return len(piece) >= MIN_SECRET_PART and (any(map(str.isdigit, piece)) or len(piece) > 2 * MIN_SECRET_PART)
+def _looks_like_key(segment: str) -> bool:
+    return any(map(str.isdigit, segment)) or len(segment) >= LONG_SEGMENT
 
 
 # -- groups ------------------------------------------------------------------------------------------------------

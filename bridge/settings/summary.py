@@ -16,6 +16,7 @@ from bridge.settings.rules import broken_rules
 PASSWORDS_IN_QUERY = ("password", "sslpassword")  # of libpq's URLs
 
 _USER_INFO = re.compile(r"//[^/?#\s]*@")  # up to the last @: a password may contain others
+_WEBHOOK_URL = re.compile(r"notices\[\d+\]\.url")
 _PASSWORD = re.compile(r"(?i)(password|passwd|token|secret)=[^&\s]+")
 
 
@@ -60,6 +61,8 @@ def secret_values(settings: Settings) -> frozenset[str]:
     found = {password for url in urls for password in _passwords_in(url)}
     found |= {part for notice in settings.notices for part in _webhook_parts(notice.url.get_secret_value())}
     for one in settings_values(settings):
+        if _WEBHOOK_URL.fullmatch(one.key):  # only its parts: other URLs begin as it does
+            continue
         for member in one.value if isinstance(one.value, tuple) else (one.value,):
             if isinstance(member, SecretStr) and member.get_secret_value():
                 found.add(member.get_secret_value())
