@@ -200,6 +200,7 @@ class NoticeResult:
     """The outcome of an attempt to send a claimed notice; `error` is None if it arrived."""
 
     claimed: ClaimedNotice
+    label: str  # of the target, for people
     error: str | None = None
     pause_seconds: float | None = None  # that the target asked for
 
@@ -236,7 +237,7 @@ def _finish(connection: Connection, now: Instant, item: NoticeResult) -> TargetS
         again_at = after(now, retry_delay(state.failures, item.pause_seconds, salt=group.target))
         values = {"due_at": again_at, "lease_until": None}
     connection.execute(update(notices).where(_is(group)).values(values))
-    of_target = {**asdict(state), "last_error": item.error, "due_at": again_at}
+    of_target = {**asdict(state), "last_error": item.error, "due_at": again_at, "label": item.label}
     connection.execute(update(notice_targets).where(notice_targets.c.target == group.target).values(of_target))
     return state
 
@@ -246,6 +247,8 @@ class FailingTarget:
     """A target whose last notice did not arrive."""
 
     target: str
+    label: str
+    failures: int
     failing_since: Instant
     last_error: str
 
@@ -253,9 +256,9 @@ class FailingTarget:
 @one_statement
 def failing_targets(connection: Connection) -> list[FailingTarget]:
     """Return the targets that fail."""
-    columns = (notice_targets.c.target, notice_targets.c.failing_since, notice_targets.c.last_error)
-    rows = connection.execute(select(*columns).where(notice_targets.c.failures > 0).order_by(notice_targets.c.target))
-    return [FailingTarget(target=target, failing_since=since, last_error=error or "") for target, since, error in rows]
+    names = ("target", "label", "failures", "failing_since", "last_error")
+    query = select(*(notice_targets.c[name] for name in names)).where(notice_targets.c.failures > 0)
+    return [FailingTarget(**row) for row in connection.execute(query.order_by(notice_targets.c.target)).mappings()]
 
 
 # -- conditions --------------------------------------------------------------------------------------------------

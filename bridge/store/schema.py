@@ -421,6 +421,7 @@ notice_targets = sa.Table(  # how the targets answer; rows exist for those that 
     "notice_targets",
     metadata,
     sa.Column("target", sa.String(32), primary_key=True),
+    sa.Column("label", sa.Text),  # as the settings of the gateway name it that sent last
     sa.Column("slot_at", sa.BigInteger, nullable=False),  # the next slot of its rate limit
     sa.Column("due_at", sa.BigInteger, nullable=False),  # it is left alone until then
     sa.Column("failures", sa.BigInteger, nullable=False),  # since the last success

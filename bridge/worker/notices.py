@@ -152,11 +152,12 @@ class NoticeSender:
         fields = {"target": sink.label, "kind": notice.kind, "route": notice.route, "events": notice.count}
         match outcome:
             case NoticeArrived():
-                result = NoticeResult(claimed=claimed)
+                result = NoticeResult(claimed=claimed, label=sink.label)
                 self.metrics.count_notice_sent(sink.format)
                 log.info("notice_sent", **fields)
             case NoticeRejected(message=message, retry_after_seconds=pause):
-                result = NoticeResult(claimed=claimed, error=self.redact(message), pause_seconds=pause)
+                reason = self.redact(message)
+                result = NoticeResult(claimed=claimed, label=sink.label, error=reason, pause_seconds=pause)
                 self.metrics.count_notice_failed(sink.format)
         try:
             state = await self.database.write(finish_notice, result)

@@ -39,6 +39,7 @@ def upgrade() -> None:
     op.create_table(
         "notice_targets",
         sa.Column("target", sa.String(32), nullable=False),
+        sa.Column("label", sa.Text),
         sa.Column("slot_at", sa.BigInteger, nullable=False),
         sa.Column("due_at", sa.BigInteger, nullable=False),
         sa.Column("failures", sa.BigInteger, nullable=False),
