@@ -20,11 +20,11 @@ KEY = "canary-webhook-key-5f1c77"
 SECRET = "SEC0123456789abcdef"
 HOUR_SECONDS = 3600
 PATHS = {
-    "json": f"/hooks/{KEY}",
-    "slack": f"/services/T00000000/B00000000/{KEY}",
-    "feishu": f"/open-apis/bot/v2/hook/{KEY}",
-    "dingtalk": f"/robot/send?access_token={KEY}",
-    "wecom": f"/cgi-bin/webhook/send?key={KEY}",
+    "json": "/hooks/",
+    "slack": "/services/T00000000/B00000000/",
+    "feishu": "/open-apis/bot/v2/hook/",
+    "dingtalk": "/robot/send?access_token=",
+    "wecom": "/cgi-bin/webhook/send?key=",
 }
 
 
@@ -51,6 +51,7 @@ class WebhookReceiver:
 
     format: str = "json"
     secret: str = ""
+    key: str = KEY
     now: Callable[[], float] = time.time
     received: list[Received] = field(default_factory=list)
     faults: list[str] = field(default_factory=list)  # why requests were rejected
@@ -70,7 +71,7 @@ class WebhookReceiver:
     @property
     def url(self) -> str:
         """The address that a user would copy from the vendor's page."""
-        return f"http://127.0.0.1:{self._server.port}{PATHS[self.format]}"
+        return f"http://127.0.0.1:{self._server.port}{PATHS[self.format]}{self.key}"
 
     async def _handle(self, request: web.Request) -> web.StreamResponse:
         self.requests += 1
@@ -82,7 +83,7 @@ class WebhookReceiver:
             content = json.loads(body.decode("utf-8"))
             assert request.method == "POST", "not a POST"
             assert request.content_type == "application/json", "not JSON"
-            assert request.path_qs.startswith(PATHS[self.format]), "another path"
+            assert request.path_qs.startswith(PATHS[self.format] + self.key), "another path"
             getattr(self, f"_check_{self.format}")(request, content, body)
         except (AssertionError, ValueError, KeyError) as error:
             self.faults.append(repr(error))
