@@ -12,11 +12,12 @@ from aiohttp import web
 from bridge.app.notices import to_notice_sinks
 from bridge.clock import SystemClock
 from bridge.domain.notices import EventKind, NoticeEvent
+from bridge.sandbox.sandbox import Sandbox
 from bridge.settings import load
 from bridge.store.ledger import open_ledger
 from bridge.store.uploads import accept
 from tests.faults.gateway import FaultyGateway
-from tests.support.builds import UPLOAD_PATH
+from tests.support.builds import UPLOAD_PATH, Ci, small_build
 from tests.support.ledger import upload
 from tests.support.processes import until
 from tests.support.webhook_receiver import WebhookReceiver
@@ -96,3 +97,44 @@ async def reject(gateway: FaultyGateway, count: int) -> int:
 def told(receiver: WebhookReceiver, kind: str) -> int:
     counts = {notice.id: notice.content["data"] for notice in receiver.received}
     return sum(data["count"] for data in counts.values() if data["event"] == kind)
+
+
+@pytest.mark.timeout(600)
+async def test_what_happens_to_builds_is_told(
+    settings: dict[str, Any], sandbox: Sandbox, receiver: WebhookReceiver, tmp_path: Path
+) -> None:
+    settings["notices"] = [{"url": receiver.url, "routes": ["all"]}]
+    settings["delivery"] |= {"give_up_after": "1s"}
+    world = sandbox.state
+
+    def events(kind: str) -> list[dict[str, Any]]:
+        data = [notice.content["data"] for notice in receiver.received]
+        return [event for each in data if each["event"] == kind for event in each["events"]]
+
+    async with (
+        FaultyGateway(tmp_path / "gateway", settings, notice_seconds=0.5) as gateway,
+        Ci(world, lambda: gateway.server_url) as ci,
+    ):
+        await gateway.start()
+
+        async def play(build_no: int, build_result: str) -> None:
+            build = small_build(build_no, job_id=JOB)
+            world.builds.start(JOB, build_no, at=world.micros())
+            await ci.send(build, build.uploads[0])
+            world.builds.end(JOB, build_no, at=world.micros(), build_result=build_result)
+
+        await play(1, "FAILURE")
+        await until(lambda: len(events("result_mismatch")) == 1, "a failed build with a green report is told")
+        assert "CodeArts says FAILURE" in events("result_mismatch")[0]["text"]
+        refused = {"status": 422, "body": {"error_message": "There was a problem creating this test run."}}
+        world.faults.script("testnod.register", *[refused] * 200)
+        await play(2, "SUCCESS")
+        await until(lambda: len(events("dead_delivery")) == 1, "a report that was given up is told")
+        assert events("dead_delivery")[0]["build_no"] == 2
+        world.faults.clear()
+        world.runs.close_project(sandbox.project_token)
+        await play(3, "SUCCESS")
+        await until(lambda: len(events("blocked_route")) == 1, "a route whose token is rejected is told")
+        assert "Fix its project_token" in events("blocked_route")[0]["text"]
+        assert receiver.faults == []
+        assert await gateway.terminate() == 0
