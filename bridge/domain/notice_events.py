@@ -1,4 +1,4 @@
-"""Which facts are events for notices, and the sentences that tell them. Nothing is computed without subscriptions."""
+"""Which facts are events for notices, and their sentences. Nothing is computed without subscriptions."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -27,10 +27,10 @@ from bridge.domain.text_format import capital, cause_and_action, clause_or_unkno
 from bridge.domain.why import NO_ACTION, WhyAnswer, WhyCase, away, subject_of, why_urgent
 
 AWAY_FOR: Final = Duration(15 * MINUTE)
-"""An upstream that has been away this long is told. Shorter outages end by themselves."""
+"""An upstream that has been away this long is announced. Shorter outages end by themselves."""
 
 CERTIFICATE_DAYS: Final = (14, 3, 0)
-"""A certificate is told when it ends within so many days, once for each number."""
+"""A certificate is announced when it ends within so many days, once for each number."""
 
 TARGET_NAMES: Final = {DeliveryTarget.CODEARTS: "the mirror at CodeArts", DeliveryTarget.ARCHIVE: "the archive"}
 UPSTREAM_NAMES: Final = {
@@ -59,13 +59,13 @@ def events_of_changes(
     route = build.run_parameters.route if build.run_parameters else ""
     # A change that the ledger completes (with ids of new rows) is no event, and changes no answer here.
     changed = apply(build, [change for change in changes if isinstance(change, SetBuild | SetDelivery)])
-    told = [
+    facts = [
         *_deaths(build, changed, changes, now),
         *_stuck(build, changed, now),
         *_mismatches(build, changed),
     ]
     found = []
-    for kind, text, count in told:
+    for kind, text, count in facts:
         if targets := subscriptions.targets(kind, route):
             found.append(_of_build(build, kind, route, targets, text, count))
     return tuple(found)
@@ -94,10 +94,10 @@ def _of_build(
     )
 
 
-_Told = tuple[EventKind, str, int]
+_Fact = tuple[EventKind, str, int]
 
 
-def _deaths(build: Build, changed: Build, changes: Sequence[Change], now: Instant) -> Iterator[_Told]:
+def _deaths(build: Build, changed: Build, changes: Sequence[Change], now: Instant) -> Iterator[_Fact]:
     """Yield the reports that were given up, together for each target."""
     died: dict[DeliveryTarget, list[Delivery]] = {}
     for change in changes:
@@ -121,12 +121,12 @@ def _copies_given_up(build: Build, target: DeliveryTarget, deliveries: Sequence[
     return _text(f"{status}: {clause_or_unknown(deliveries[0].last_error)}", "remove the cause, then send them again")
 
 
-def _stuck(build: Build, changed: Build, now: Instant) -> Iterator[_Told]:
+def _stuck(build: Build, changed: Build, now: Instant) -> Iterator[_Fact]:
     if build.stuck_reason is None and changed.stuck_reason is not None:
         yield EventKind.STUCK_RUN, _of_answer(why_urgent(changed, WhyCase.STUCK, now)), 1
 
 
-def _mismatches(build: Build, changed: Build) -> Iterator[_Told]:
+def _mismatches(build: Build, changed: Build) -> Iterator[_Fact]:
     if changed.result_mismatch is None or changed.result_mismatch == build.result_mismatch:
         return
     found = mismatch_of(changed)
@@ -215,12 +215,12 @@ def _route_of(upload: AcceptedUpload, routes: Sequence[Route]) -> str:
     return next(filter(None, kept), "") or next((name for name in possible if allowed is None or name in allowed), "")
 
 
-# -- conditions: what is told once while it lasts ----------------------------------------------------------------
+# -- conditions: what is announced once while it lasts -----------------------------------------------------------
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Condition:
-    """A state of the gateway or its upstreams that is told once, and kept under `subject` until it ends."""
+    """A state of the gateway or its upstreams that is announced once, and kept under `subject` until it ends."""
 
     subject: str
     event: NoticeEvent
@@ -228,32 +228,37 @@ class Condition:
 
 
 AWAY: Final = "away:"
+CERTIFICATE: Final = "certificate:"
+"""How the subjects of conditions begin."""
+
+ANNOUNCED_FOR: Final = Duration(400 * DAY)
+"""How long the condition of a certificate is kept: longer than certificates are valid."""
 
 
 def upstream_conditions(
-    breakers: Iterable[CircuitBreaker], told: Mapping[str, Instant], now: Instant, subscriptions: Subscriptions
+    breakers: Iterable[CircuitBreaker], announced: Mapping[str, Instant], now: Instant, subscriptions: Subscriptions
 ) -> tuple[list[Condition], list[Condition]]:
-    """Return the upstreams that have been away for long, and those of `told` that are back.
+    """Return the upstreams that have been away for long, and those of `announced` that are back.
 
-    `told` has since when each upstream that a notice told has been away, by the subject of its condition.
+    `announced` has since when each upstream has been away that a notice announced, by the subject of its condition.
     """
     new, ended = [], []
     away_now = {f"{AWAY}{each.name}": each for each in breakers if each.opened_at is not None}
     for subject, breaker in away_now.items():
         found = _upstream_of(breaker.name)
         long = breaker.opened_at is not None and after(breaker.opened_at, AWAY_FOR) <= now
-        if subject in told or found is None or not long:
+        if subject in announced or found is None or not long:
             continue
         name, route = found
         text = _text(away(name, breaker, now), "uploads are accepted; everything is delivered when it is back")
-        new += _condition(subject, route, text, subscriptions, began_at=breaker.opened_at)
-    for subject, since in told.items():
+        new.append(_condition(subject, route, text, subscriptions, began_at=breaker.opened_at))
+    for subject, since in announced.items():
         found = _upstream_of(subject.removeprefix(AWAY))
         if subject.startswith(AWAY) and subject not in away_now and found is not None:
             name, route = found
             text = _text(f"{name} is back after {span(between(since, now))}; what waited is delivered now")
-            ended += _condition(subject, route, text, subscriptions) or [_silent(subject)]
-    return new, ended
+            ended.append(_condition(subject, route, text, subscriptions))
+    return [condition for condition in new if condition.event.targets], ended
 
 
 def _upstream_of(breaker: str) -> tuple[str, str] | None:
@@ -269,15 +274,10 @@ def _upstream_of(breaker: str) -> tuple[str, str] | None:
 
 def _condition(
     subject: str, route: str, text: str, subscriptions: Subscriptions, began_at: Instant | None = None
-) -> list[Condition]:
+) -> Condition:
     targets = subscriptions.targets(EventKind.UPSTREAM_AWAY, route)
     event = NoticeEvent(kind=EventKind.UPSTREAM_AWAY, route=route, targets=targets, text=text)
-    return [Condition(subject=subject, event=event, began_at=began_at)] if targets else []
-
-
-def _silent(subject: str) -> Condition:
-    """Return a condition that ends without a notice, because no target wants one any more."""
-    return Condition(subject=subject, event=NoticeEvent(kind=EventKind.UPSTREAM_AWAY, route="", targets=(), text=""))
+    return Condition(subject=subject, event=event, began_at=began_at)
 
 
 def certificate_condition(
@@ -294,4 +294,4 @@ def certificate_condition(
         "put a new pair into its files; the gateway uses it within seconds",
     )
     event = NoticeEvent(kind=EventKind.CERTIFICATE_ENDS, route="", targets=targets, text=text)
-    return Condition(subject=f"certificate:{fingerprint}:{near[-1]}", event=event)
+    return Condition(subject=f"{CERTIFICATE}{fingerprint}:{near[-1]}", event=event)

@@ -1,6 +1,6 @@
 """Notices: which events go to which target, how many events one notice sums up, and when it is sent and retried.
 
-An event is a fact that people should learn of, such as a report that was given up. Events of one kind and route become
+An event is a fact that people need to know, such as a report that was given up. Events of one kind and route become
 one notice for each target, so that a storm of events is a bounded number of notices. The ledger keeps all of it
 (store/notices.py); docs/decisions/0041-notices.md has the reasons.
 """
@@ -20,7 +20,7 @@ from bridge.domain.secret_search import MIN_SECRET_CHARACTERS
 from bridge.domain.text_format import counted
 
 GROUP_WAIT: Final = Duration(10 * SECOND)
-"""From the first event of a group to its notice: what fails together is told together."""
+"""From the first event of a group to its notice: what fails together is in one notice."""
 
 GROUP_INTERVAL: Final = Duration(5 * MINUTE)
 """From one notice of a group to the next: events in between are summed up."""
@@ -43,7 +43,7 @@ ABANDONED_AFTER: Final = Duration(DAY)
 """Events for a target that no gateway has in its settings any more are kept this long, for a reload taken back."""
 
 MAX_DETAILS: Final = 5
-"""Events of a notice that are told one by one; the others are counted."""
+"""Events of a notice that are listed; the others are counted."""
 
 MAX_TEXT_CHARACTERS: Final = 600
 LONG_SEGMENT: Final = 16
@@ -163,7 +163,7 @@ def _looks_like_key(segment: str) -> bool:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class EventDetail:
-    """One event as a notice tells it."""
+    """One event as a notice lists it."""
 
     at: Instant
     text: str
@@ -194,7 +194,7 @@ class NoticeSum:
 
     @property
     def uncounted(self) -> int:
-        """Return how many events no detail tells."""
+        """Return how many events are in no detail."""
         return self.count - sum(detail.count for detail in self.details)
 
 
@@ -261,7 +261,7 @@ def title_of(kind: EventKind, route: str, count: int) -> str:
 
 
 def more_of(count: int) -> str:
-    """Return the last line of a notice: how many events it does not tell one by one."""
+    """Return the last line of a notice: how many events it does not list."""
     return f"And {counted(count, 'more event')}." if count else ""
 
 

@@ -1,6 +1,6 @@
 """Notices in the ledger: events as they happen, groups of them for each target, and the right to send a notice.
 
-Events are inserted in the commit of the fact that they tell, which locks no row. A gateway moves them into the groups
+Events are inserted in the commit of their fact, which locks no row. A gateway moves them into the groups
 (`group_events`), and sends a group under a lease with a fencing token: every attempt sends the same notice. So several
 gateways send each notice once, and a kill loses none.
 """
@@ -14,7 +14,7 @@ from typing import Any, Final, NamedTuple
 from sqlalchemy import ColumnElement, Connection, and_, delete, exists, func, insert, or_, select, update
 
 from bridge.domain.instants import Instant, after
-from bridge.domain.notice_events import Condition
+from bridge.domain.notice_events import ANNOUNCED_FOR, CERTIFICATE, Condition
 from bridge.domain.notices import (
     ABANDONED_AFTER,
     FAR_AHEAD,
@@ -265,21 +265,28 @@ def failing_targets(connection: Connection) -> list[FailingTarget]:
 
 
 @one_statement
-def told_conditions(connection: Connection) -> dict[str, Instant]:
-    """Return since when each condition lasts that a notice has told, by its subject."""
+def announced_conditions(connection: Connection) -> dict[str, Instant]:
+    """Return since when each condition lasts that was announced, by its subject."""
     rows = connection.execute(select(notice_conditions.c.subject, notice_conditions.c.began_at))
     return {subject: Instant(began_at) for subject, began_at in rows}
 
 
 def begin_conditions(connection: Connection, now: int, items: Sequence[Condition]) -> list[bool]:
-    """Record conditions and their events; False if one was told already."""
-    told = {}
+    """Record conditions and their events; False if one was announced already.
+
+    Those of old certificates are deleted.
+    """
+    new = {}
     for item in sorted(items, key=lambda item: item.subject):
-        row = {"subject": item.subject, "told_at": now, "began_at": item.began_at or now}
-        told[item.subject] = bool(insert_new(connection, notice_conditions, [row], "subject"))
-        if told[item.subject]:
+        row = {"subject": item.subject, "announced_at": now, "began_at": item.began_at or now}
+        new[item.subject] = bool(insert_new(connection, notice_conditions, [row], "subject"))
+        if new[item.subject]:
             add_events(connection, now, (item.event,))
-    return [told.get(item.subject, False) for item in items]
+            old = notice_conditions.c.announced_at < now - ANNOUNCED_FOR
+            connection.execute(
+                delete(notice_conditions).where(old, notice_conditions.c.subject.like(f"{CERTIFICATE}%"))
+            )
+    return [new.get(item.subject, False) for item in items]
 
 
 def end_conditions(connection: Connection, now: int, items: Sequence[Condition]) -> list[bool]:

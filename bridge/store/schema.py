@@ -429,11 +429,11 @@ notice_targets = sa.Table(  # how the targets answer; rows exist for those that 
     sa.Column("last_error", sa.Text),
 )
 
-notice_conditions = sa.Table(  # states that last and that a notice has told, so that it tells them once
+notice_conditions = sa.Table(  # states that last and that were announced, so that no other gateway announces them
     "notice_conditions",
     metadata,
     sa.Column("subject", sa.String(255), primary_key=True),
-    sa.Column("told_at", sa.BigInteger, nullable=False),
+    sa.Column("announced_at", sa.BigInteger, nullable=False),
     sa.Column("began_at", sa.BigInteger, nullable=False),
 )
 

@@ -133,7 +133,7 @@ class Metrics:
         self._notices_failed = self._counter(
             "bridge_notices_failed", "Attempts to send a notice that failed.", "format"
         )
-        self._notice_events_pending = self._gauge("bridge_notice_events_pending", "Events that no notice has told yet.")
+        self._notice_events_pending = self._gauge("bridge_notice_events_pending", "Events that were not sent yet.")
         self._notice_events_dropped = self._counter(
             "bridge_notice_events_dropped", "Events whose target was removed from the settings."
         )

@@ -21,6 +21,7 @@ from bridge.store.engine.base import Database, LedgerFunction
 from bridge.store.notices import (
     ClaimedNotice,
     NoticeResult,
+    announced_conditions,
     begin_conditions,
     claim_notice,
     drop_abandoned,
@@ -29,7 +30,6 @@ from bridge.store.notices import (
     group_events,
     has_abandoned,
     pending_notices,
-    told_conditions,
 )
 from bridge.telemetry.metrics import Metrics
 
@@ -53,7 +53,7 @@ class NoticeConfig:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class CertificateEnd:
-    """When the certificate of the server listener ends, what tells it from others, and its file."""
+    """When the certificate of the server listener ends, its digest, and its file."""
 
     ends_at: Instant
     fingerprint: str
@@ -194,10 +194,10 @@ class NoticeSender:
 
     async def _note_conditions(self, subscriptions: Subscriptions) -> None:
         database, now = self.database, self.database.now()
-        told = await database.read(told_conditions)
+        announced = await database.read(announced_conditions)
         if subscriptions.wants(EventKind.UPSTREAM_AWAY):
             breakers = await database.read(open_breakers)
-            new, ended = upstream_conditions(breakers, told, now, subscriptions)
+            new, ended = upstream_conditions(breakers, announced, now, subscriptions)
             await self._write(begin_conditions, new)
             await self._write(end_conditions, ended)
         certificate = self.certificate() if subscriptions.wants(EventKind.CERTIFICATE_ENDS) else None
@@ -205,7 +205,7 @@ class NoticeSender:
             found = certificate_condition(
                 certificate.ends_at, certificate.fingerprint, certificate.path, now, subscriptions
             )
-            if found is not None and found.subject not in told:
+            if found is not None and found.subject not in announced:
                 await self._write(begin_conditions, [found])
 
     async def _write(self, function: LedgerFunction[Condition, bool], conditions: Iterable[Condition]) -> None:

@@ -35,7 +35,7 @@ class Certificate:
     """The certificate of one listener, read from `source`, which must be valid at first (ValueError).
 
     `fault` is why the pair that the files contain now is not used, or None. `ends_at` is when the pair in use ends, or
-    None if that cannot be read, and `fingerprint` tells it from others.
+    None if that cannot be read, and `fingerprint` is its digest.
     """
 
     def __init__(self, source: CertificateSource) -> None:

@@ -1,4 +1,4 @@
-"""Add the tables of notices: events, groups of events, targets, and conditions that were told."""
+"""Add the tables of notices: events, groups of events, targets, and conditions that were announced."""
 
 import sqlalchemy as sa
 from alembic import op
@@ -50,7 +50,7 @@ def upgrade() -> None:
     op.create_table(
         "notice_conditions",
         sa.Column("subject", sa.String(255), nullable=False),
-        sa.Column("told_at", sa.BigInteger, nullable=False),
+        sa.Column("announced_at", sa.BigInteger, nullable=False),
         sa.Column("began_at", sa.BigInteger, nullable=False),
         sa.PrimaryKeyConstraint("subject", name="pk_notice_conditions"),
     )
