@@ -184,11 +184,17 @@ class NoticeSender:
         )
 
     def _line(self, detail: EventDetail, console_url: str) -> NoticeLine:
-        text = self.redact(detail.text)
+        build_no = detail.build_no
+        detail = replace(
+            detail,
+            text=self.redact(detail.text),
+            job_id=self.redact(detail.job_id),
+            build_no=self.redact(build_no) if isinstance(build_no, str) else build_no,
+        )
         if not detail.job_id or not console_url:
-            return NoticeLine(text=text, detail=detail)
-        path = "/".join(quote(self.redact(str(part)), safe="") for part in (detail.job_id, detail.build_no))
-        return NoticeLine(text=text, detail=detail, url=f"{console_url}/builds/{path}")
+            return NoticeLine(text=detail.text, detail=detail)
+        path = "/".join(quote(str(part), safe="") for part in (detail.job_id, detail.build_no))
+        return NoticeLine(text=detail.text, detail=detail, url=f"{console_url}/builds/{path}")
 
     # -- conditions ----------------------------------------------------------------------------------------------
 
