@@ -444,6 +444,22 @@ def check_config(
         raise typer.Exit(1)
 
 
+notices = typer.Typer(help="Notices to chats and webhooks.", no_args_is_help=True)
+app.add_typer(notices, name="notices", rich_help_panel=RUN)
+
+
+@notices.command("test")
+def notices_test(file: File = None, config: Config = DEFAULT_CONFIG) -> None:
+    """Send a test notice to each target of the settings.
+
+    The gateway need not run. Exits with 1 if a notice did not arrive.
+    """
+    from bridge.commands.notices import send_test_notices
+
+    if not send_test_notices(file or config):
+        raise typer.Exit(1)
+
+
 @app.command(rich_help_panel=RUN)
 def migrate(file: File = None, config: Config = DEFAULT_CONFIG) -> None:
     """Migrate the ledger to the schema of this version.

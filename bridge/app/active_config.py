@@ -4,6 +4,7 @@ No component sees a mix of old and new settings: what began with one configurati
 """
 
 import asyncio
+import os
 from collections import OrderedDict
 from dataclasses import dataclass
 from functools import partial
@@ -20,6 +21,7 @@ from bridge.app.config_mapping import (
     to_proxy_policy,
     to_upload_limits,
 )
+from bridge.app.notices import to_notice_config
 from bridge.app.resources import Resources
 from bridge.client.codearts import CodeArts, CodeArtsCheck, CodeArtsReports
 from bridge.client.credentials import Credentials
@@ -29,6 +31,7 @@ from bridge.client.ssrf_guard import StorageUrlPolicy
 from bridge.client.testnod import TestNod
 from bridge.domain.circuit_breaker import CODEARTS
 from bridge.domain.instants import SECOND, Duration, after
+from bridge.domain.notices import Subscriptions
 from bridge.domain.request_rate import Api
 from bridge.server.auth.authenticator import Authenticator
 from bridge.server.auth.iam_tokens import Verdicts
@@ -47,6 +50,7 @@ from bridge.settings import Settings
 from bridge.store.retention import routes_in_use
 from bridge.store.signature_uses import record_signature_uses
 from bridge.worker.call_executor import UpstreamCallExecutor
+from bridge.worker.notices import NoticeConfig
 from bridge.worker.reconcile import UpstreamClients, WorkerConfig
 from bridge.worker.request_rates import RequestRates
 
@@ -58,6 +62,7 @@ class ActiveConfig:
     settings: Settings
     server: ServerConfig
     worker: WorkerConfig
+    notices: NoticeConfig
     credentials: Credentials  # of the bridge at CodeArts, with its cached token or rejection
     iam_verdicts: Verdicts  # on callers' tokens
     delivery_slots: asyncio.Semaphore  # for calls to TestNod and its storage
@@ -91,11 +96,13 @@ async def build_active_config(
         record_use=partial(resources.database.write, record_signature_uses),
         iam_verdicts=iam_verdicts,
     )
-    worker = await _worker_config(settings, resources, credentials, delivery_slots)
+    notices = to_notice_config(settings, os.environ)
+    worker = await _worker_config(settings, resources, credentials, delivery_slots, notices.subscriptions)
     return ActiveConfig(
         settings=settings,
         server=await _server_config(settings, resources, authenticator, credentials, worker),
         worker=worker,
+        notices=notices,
         credentials=credentials,
         iam_verdicts=iam_verdicts,
         delivery_slots=delivery_slots,
@@ -103,7 +110,11 @@ async def build_active_config(
 
 
 async def _worker_config(
-    settings: Settings, resources: Resources, credentials: Credentials, delivery_slots: asyncio.Semaphore
+    settings: Settings,
+    resources: Resources,
+    credentials: Credentials,
+    delivery_slots: asyncio.Semaphore,
+    subscriptions: Subscriptions,
 ) -> WorkerConfig:
     sessions, database, policy = resources.sessions, resources.database, to_policy(settings)
     endpoint, check_endpoint = settings.codearts.endpoint, settings.codearts.check_endpoint
@@ -144,6 +155,7 @@ async def _worker_config(
         own_faults=resources.own_faults,
         rates=rates,
         poller=resources.poller,
+        notices=subscriptions,
     )
 
 

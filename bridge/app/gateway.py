@@ -17,6 +17,7 @@ from aiohttp import web
 
 from bridge.app.active_config import ActiveConfig, build_active_config
 from bridge.app.config_mapping import microseconds, routes_of, to_certificate, to_outbound_proxy
+from bridge.app.notices import open_notice_client
 from bridge.app.resources import BackendContext, ProxyConnections, Resources, open_archive, open_spool
 from bridge.app.start_errors import blamed_on_listener
 from bridge.client.iam import IAM_HEADER_BYTES
@@ -27,6 +28,7 @@ from bridge.domain.build import DeliveryTarget
 from bridge.domain.circuit_breaker import CircuitBreaker
 from bridge.domain.instants import SECOND
 from bridge.domain.intake import AcceptedUpload, UploadReceipt
+from bridge.domain.notice_events import events_of_upload
 from bridge.domain.request_rate import Api, RequestRate
 from bridge.errors import Unavailable
 from bridge.server.admin.app import admin_app
@@ -50,12 +52,14 @@ from bridge.store.operator_actions import Actor, record_action
 from bridge.store.restore_pause import pause_ledger, paused_since
 from bridge.store.submissions import accept_submitted
 from bridge.store.uploads import accept
+from bridge.telemetry.logs import redact_text
 from bridge.telemetry.metrics import Metrics
 from bridge.worker.background_tasks import Supervisor
 from bridge.worker.circuit_probe import CircuitProber, trip_breakers_of_removed_routes
 from bridge.worker.cleanup import Cleanup
 from bridge.worker.clock_skew import ClockSkewMonitor, LedgerClockCheck
 from bridge.worker.dispatcher import Dispatcher
+from bridge.worker.notices import CertificateEnd, NoticeSender
 from bridge.worker.own_faults import OwnFaults
 from bridge.worker.status_poller import StatusPoller
 from bridge.worker.submission_expiry import SubmissionExpiry
@@ -236,6 +240,17 @@ class Gateway:
             wake=self._wake_dispatchers,
         )
         self.supervisor.add("submission_expiry", expiry.run)
+        notices = NoticeSender(
+            database=self.database,
+            clock=self.clock,
+            stopping=stopping,
+            config=lambda: self._config.notices,
+            client=await open_notice_client(await asyncio.to_thread(to_outbound_proxy, settings), stack),
+            metrics=self.metrics,
+            redact=redact_text,
+            certificate=self._certificate_end,
+        )
+        self.supervisor.add("notices", notices.run)
         self._poller = StatusPoller(lambda: self._config.worker, resources.poller, self._wake_dispatchers)
         self.supervisor.add("status_poller", self._poller.run)
         if self._certificate is not None:
@@ -289,6 +304,14 @@ class Gateway:
     def _own_breakers(self) -> list[CircuitBreaker]:
         return self._resources.own_faults.breakers(self._config.worker.clients.credential_digests)
 
+    def _certificate_end(self) -> CertificateEnd | None:
+        """Return when the certificate that is in use ends; None for plain HTTP."""
+        certificate = self._certificate
+        if certificate is None or certificate.ends_at is None:
+            return None
+        path = self.settings.server.tls_cert_file
+        return CertificateEnd(ends_at=certificate.ends_at, fingerprint=certificate.fingerprint, path=path)
+
     def _codearts_rates(self) -> Mapping[Api, RequestRate]:
         rates = self._config.worker.rates
         return {} if rates is None or self._config.worker.clients.codearts is None else rates.known
@@ -320,7 +343,10 @@ class Gateway:
             await self.database.write(record_action, (gateway, "reload", "settings", detail[:MAX_DETAIL_CHARACTERS]))
 
     async def _accept(self, upload: AcceptedUpload) -> UploadReceipt:
-        """Commit an upload and wake the dispatcher."""
+        """Commit an upload, with the events that it causes, and wake the dispatcher."""
+        worker = self._config.worker
+        if notices := events_of_upload(upload, worker.policy.routes, worker.notices):
+            upload = replace(upload, notices=notices)
         if upload.targets != self._targets:
             upload = replace(upload, targets=self._targets)
         function = accept_submitted if isinstance(upload.build_no, str) else accept

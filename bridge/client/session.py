@@ -3,6 +3,7 @@
 import asyncio
 import math
 import re
+import socket
 import time
 import zlib
 from collections.abc import AsyncIterable, Awaitable, Callable, Mapping
@@ -16,7 +17,7 @@ import aiohttp
 from yarl import URL
 
 from bridge.client.outbound_proxy import DIRECT, OutboundProxy
-from bridge.client.ssrf_guard import AddressBlocked, guarded_socket
+from bridge.client.ssrf_guard import STORAGE_BLOCKED, AddressBlocked, guarded_socket
 from bridge.domain.outcomes import NotSent, OutcomeUnknown
 from bridge.protocols.http_response import HttpResponse, clean, http_date
 
@@ -140,9 +141,9 @@ class Request:
 class GuardedSession:
     """A session with one upstream: no redirects, no cookies, no netrc or environment, no unbounded responses.
 
-    If `public_only`, addresses that are not public are refused when the connection is made. Calls through the proxy
-    have a session of their own: only the proxy's address is connected to, which the settings name, and the guard stays
-    in force for all direct calls.
+    If `public_only`, addresses that are not public are refused, with the text `blocked`, when the connection is made.
+    Calls through the proxy have a session of their own: only the proxy's address is connected to, which the
+    settings name, and the guard stays in force for all direct calls.
     """
 
     def __init__(  # noqa: PLR0913 -- keyword arguments with defaults
@@ -150,6 +151,7 @@ class GuardedSession:
         upstream: str,
         *,
         public_only: bool = False,
+        blocked: str = STORAGE_BLOCKED,
         outbound_proxy: OutboundProxy = DIRECT,
         limits: Timeouts | None = None,
         connections: int = MAX_CONNECTIONS,
@@ -167,8 +169,9 @@ class GuardedSession:
         self._last_date_at = -math.inf
         self._outbound_proxy = outbound_proxy
         new_http = partial(_new_http, outbound_proxy, connections=connections, header_bytes=header_bytes)
-        self._direct = new_http(public_only=public_only)
-        self._proxied = new_http(public_only=False) if outbound_proxy.proxy else None
+        guard = partial(guarded_socket, blocked=blocked) if public_only else None
+        self._direct = new_http(guard=guard)
+        self._proxied = new_http(guard=None) if outbound_proxy.proxy else None
 
     async def __aenter__(self) -> Self:
         return self
@@ -271,13 +274,17 @@ class _UnusableResponse(Exception):
 
 
 def _new_http(
-    outbound_proxy: OutboundProxy, *, connections: int, header_bytes: int, public_only: bool
+    outbound_proxy: OutboundProxy,
+    *,
+    connections: int,
+    header_bytes: int,
+    guard: Callable[[aiohttp.AddrInfoType], socket.socket] | None,
 ) -> aiohttp.ClientSession:
     http = aiohttp.ClientSession(
         connector=_NotingConnector(
             limit=connections,
             ssl=outbound_proxy.trust or True,
-            socket_factory=guarded_socket if public_only else None,
+            socket_factory=guard,
         ),
         cookie_jar=aiohttp.DummyCookieJar(),
         skip_auto_headers=AUTOMATIC_HEADERS,

@@ -63,16 +63,17 @@ def is_public(address: str) -> bool:
     return ip.is_global and not ip.is_multicast and not any(ip in network for network in BLOCKED_NETWORKS)
 
 
-def guarded_socket(addr_info: AddrInfoType) -> socket.socket:
-    """Return a new socket for `addr_info`; raise AddressBlocked if its address is not public.
+STORAGE_BLOCKED = "the storage host has an address that is not public; set testnod.allow_private_storage if it is yours"
+
+
+def guarded_socket(addr_info: AddrInfoType, blocked: str = STORAGE_BLOCKED) -> socket.socket:
+    """Return a new socket for `addr_info`; raise AddressBlocked with the text `blocked` if its address is not public.
 
     The address checked is the one connected to, so that the name cannot resolve to another in between.
     """
     family, kind, protocol, _, sockaddr = addr_info
     if not is_public(str(sockaddr[0])):
-        raise AddressBlocked(
-            "the storage host has an address that is not public; set testnod.allow_private_storage if it is yours"
-        )
+        raise AddressBlocked(blocked)
     return socket.socket(family=family, type=kind, proto=protocol)
 
 

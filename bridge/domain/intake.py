@@ -10,6 +10,7 @@ from enum import StrEnum
 from bridge.domain.build import Build, BuildNo, DeliveryTarget, SubmittedRun, UploadMetadata
 from bridge.domain.instants import Duration, Instant
 from bridge.domain.junit.result import NO_HIGHLIGHTS, Highlights, TestCounts
+from bridge.domain.notices import NoticeEvent
 
 
 class ReportReceipt(StrEnum):
@@ -86,6 +87,7 @@ class AcceptedUpload:
     forbidden_routes: frozenset[str] = frozenset()  # a build of one of these takes nothing of the upload
     submitted: SubmittedRun | None = None  # of a registration through TestNod's API
     submission_id: int | None = None  # the registered upload whose file this is, or whose file never came
+    notices: tuple[NoticeEvent, ...] = ()  # events that it makes true
 
     @property
     def body_size(self) -> int:

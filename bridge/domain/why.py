@@ -100,7 +100,7 @@ def why(  # noqa: PLR0913 -- everything that it explains
     `leased` is whether a worker has the build now, so that its calls may be running. `send_command` sends the
     quarantined file of the rejection `{id}`.
     """
-    subject = f"build {build_no} of {'route' if isinstance(build_no, str) else 'job'} {job_id}"
+    subject = subject_of(job_id, build_no)
     if build is not None and build.submitted is not None and not build.reports and not rejections:
         answer = _without_files(subject, build)
     elif build is None or not build.reports:
@@ -146,6 +146,17 @@ def blocked_now(
     if blocked_reason is None and route and not finished:
         return breakers.route_blocked_reason(route)
     return blocked_reason
+
+
+def why_urgent(build: Build, case: WhyCase, now: Instant) -> WhyAnswer | None:
+    """Return the answer for STUCK or DEAD, whatever else holds; None if the build is no such case."""
+    subject = subject_of(build.job_id, build.build_no)
+    return _WithReports(subject, build, (), CircuitBreakers(), now, leased=False, send_command="").urgent(case)
+
+
+def subject_of(job_id: str, build_no: BuildNo) -> str:
+    """Return what a sentence calls a build."""
+    return f"build {build_no} of {'route' if isinstance(build_no, str) else 'job'} {job_id}"
 
 
 # -- builds without an accepted report -----------------------------------------------------------------------------
@@ -265,6 +276,10 @@ class _WithReports:
         answer = self._delivered()
         notes = (code_check_note(self._build.code_check), self._rejections_note())
         return replace(answer, cause=self._noted(answer.cause, *notes))
+
+    def urgent(self, case: WhyCase) -> WhyAnswer | None:
+        """Return the answer for STUCK or DEAD alone."""
+        return self._stuck() if case is WhyCase.STUCK else self._given_up()
 
     def _counts(self, case: WhyCase) -> str:
         """Return in parentheses how many reports and rejections the case itself does not count."""

@@ -14,6 +14,7 @@ from pydantic import AfterValidator, AwareDatetime, BaseModel, BeforeValidator, 
 from pydantic.fields import FieldInfo
 
 from bridge.domain.callers import hash_token
+from bridge.domain.notices import EventKind
 from bridge.domain.routing import ANY, InvalidFilePolicy
 
 MIB = 1 << 20
@@ -345,6 +346,16 @@ class WebhookSettings(SettingsTable):
     secret: Secrets = ()
 
 
+class NoticeSettings(SettingsTable):
+    """A `[[notices]]` table: which events are sent where, and in which format."""
+
+    url: Secret = NO_SECRET  # who has it may send
+    format: Literal["json", "slack", "feishu", "dingtalk", "wecom"] = "json"
+    events: tuple[EventKind, ...] = ()  # empty: all
+    routes: tuple[str, ...] = ()  # empty: all, and events of no route
+    secret: Secret = NO_SECRET
+
+
 class CodeCheckSettings(SettingsTable):
     """`[routes.code_check]`: the Check task whose report is added to the run; a limit of None does not apply."""
 
@@ -405,6 +416,7 @@ class Settings(SettingsTable):
     callers: CallersSettings = CallersSettings()
     proxy: ProxySettings = ProxySettings()
     webhook: WebhookSettings = WebhookSettings()
+    notices: tuple[NoticeSettings, ...] = ()
     routes: tuple[RouteSettings, ...] = ()
 
 

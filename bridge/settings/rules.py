@@ -20,6 +20,7 @@ from bridge.settings.caller_rules import caller_rules, is_loopback
 from bridge.settings.environment import variable_of
 from bridge.settings.glob_rules import ROUTE_GLOBS, glob_rules
 from bridge.settings.model import FILE_SUFFIX, CodeartsSettings, RouteSettings, Settings, SettingsTable, table_of
+from bridge.settings.notice_rules import notice_rules
 from bridge.settings.problems import Problem, invalid_name, missing, nearest, repeated
 from bridge.settings.tls_files import CertificateFiles, read_authorities
 
@@ -77,6 +78,7 @@ def broken_rules(settings: Settings) -> Iterator[Problem]:
     yield from _code_checks(settings)
     yield from _routes(settings)
     yield from glob_rules(settings)
+    yield from notice_rules(settings)
     yield from _placeholders(settings)
 
 

@@ -8,6 +8,7 @@ from urllib.parse import unquote, urlsplit
 
 from pydantic import BaseModel, SecretStr
 
+from bridge.domain.notices import secret_parts
 from bridge.errors import SettingsError
 from bridge.settings.model import READS_SIZE, Settings, SettingsTable, format_duration, format_size, table_of
 from bridge.settings.rules import broken_rules
@@ -15,6 +16,7 @@ from bridge.settings.rules import broken_rules
 PASSWORDS_IN_QUERY = ("password", "sslpassword")  # of libpq's URLs
 
 _USER_INFO = re.compile(r"//[^/?#\s]*@")  # up to the last @: a password may contain others
+_WEBHOOK_URL = re.compile(r"notices\[\d+\]\.url")
 _PASSWORD = re.compile(r"(?i)(password|passwd|token|secret)=[^&\s]+")
 
 
@@ -57,11 +59,21 @@ def secret_values(settings: Settings) -> frozenset[str]:
     """Return every secret that is set, for telemetry.logs.redact_values. Never print the result."""
     urls = (settings.outbound.http_proxy.get_secret_value(), settings.store.url)
     found = {password for url in urls for password in _passwords_in(url)}
+    found |= {part for notice in settings.notices for part in _webhook_parts(notice.url.get_secret_value())}
     for one in settings_values(settings):
+        if _WEBHOOK_URL.fullmatch(one.key):  # only its parts: other URLs begin as it does
+            continue
         for member in one.value if isinstance(one.value, tuple) else (one.value,):
             if isinstance(member, SecretStr) and member.get_secret_value():
                 found.add(member.get_secret_value())
     return frozenset(found)
+
+
+def _webhook_parts(url: str) -> tuple[str, ...]:
+    try:
+        return secret_parts(url)
+    except ValueError:  # reported by a rule
+        return ()
 
 
 def _passwords_in(url: str) -> Iterator[str]:

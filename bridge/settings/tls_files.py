@@ -5,6 +5,8 @@ import ssl
 from dataclasses import dataclass
 from pathlib import Path
 
+BEGIN, END = "-----BEGIN CERTIFICATE-----", "-----END CERTIFICATE-----"
+
 
 def read_authorities(path: str) -> ssl.SSLContext:
     """Return a client context that trusts the machine's certificate authorities and those in the PEM file at `path`.
@@ -23,7 +25,7 @@ def read_authorities(path: str) -> ssl.SSLContext:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class CertificateFiles:
-    """Two PEM files. Both methods raise ValueError as `read_authorities` does."""
+    """Two PEM files. All methods raise ValueError as `read_authorities` does."""
 
     cert_file: str
     key_file: str
@@ -34,6 +36,11 @@ class CertificateFiles:
         for path in (self.cert_file, self.key_file):
             digest.update(hashlib.sha256(_read(path)).digest())
         return digest.digest()
+
+    def certificate(self) -> bytes:
+        """Return the certificate itself, the first one of its file, as DER."""
+        text = _read(self.cert_file).decode("latin-1")
+        return ssl.PEM_cert_to_DER_cert(text[text.index(BEGIN) : text.index(END) + len(END)])
 
     def load(self) -> ssl.SSLContext:
         """Return a server context for TLS 1.2 and newer."""

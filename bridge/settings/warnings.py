@@ -20,6 +20,7 @@ from bridge.settings.model import (
     UserSettings,
     format_duration,
 )
+from bridge.settings.notice_rules import notice_warnings
 from bridge.settings.rules import CREDENTIALS, S3_SCHEME, credential
 
 SHORT_SECRET = 16
@@ -51,6 +52,7 @@ def warnings(settings: Settings, *, now: datetime | None = None) -> list[str]:
         *_callers(settings),
         *_s3(settings),
         *_shared_ledger(settings),
+        *notice_warnings(settings),
     ]
 
 

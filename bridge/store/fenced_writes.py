@@ -28,12 +28,14 @@ from bridge.domain.changes import (
     SetRun,
 )
 from bridge.domain.instants import Instant
+from bridge.domain.notices import NoticeEvent
 from bridge.domain.outcomes import Registered
 from bridge.store.attempts import add_attempts
 from bridge.store.duplicates import GENERATED, dedupe_key
 from bridge.store.engine.compiled import BulkStatement, Statement, is_one_of
 from bridge.store.leases import Release, lock_waited_for, release_locked
 from bridge.store.locks import lock_build, lock_builds
+from bridge.store.notices import add_events
 from bridge.store.retention import BodyRelease, release_bodies
 from bridge.store.row_mapping import columns_of_build
 from bridge.store.schema import builds, deliveries, registrations, reports, runs
@@ -87,6 +89,7 @@ class FencedChanges:
     changes: tuple[Change, ...]
     release: Release | None = None
     bodies: BodyRelease | None = None
+    notices: tuple[NoticeEvent, ...] = ()  # events that the changes make true
 
 
 class BuildChanges(NamedTuple):
@@ -126,6 +129,7 @@ def write_if_fenced(connection: Connection, now: int, items: Sequence[FencedChan
     ]
     allowed = [item for item, ok in zip(items, accepted, strict=True) if ok]
     written = _write_changes(connection, [BuildChanges(item.build_id, item.changes) for item in allowed])
+    add_events(connection, now, [event for item in allowed for event in item.notices])
     bodies = [item.bodies for item in allowed if item.bodies is not None]
     freed = iter(release_bodies(connection, now, bodies))
     ended = [item.release for item in allowed if item.release is not None]

@@ -38,6 +38,7 @@ from bridge.domain.instants import Instant
 from bridge.domain.intake import MAX_REJECTIONS
 from bridge.domain.job_order import is_queue, queue_of
 from bridge.domain.lifecycle.build_end import requested_poll_due_at
+from bridge.domain.notices import NoticeEvent
 from bridge.store import row_mapping
 from bridge.store.circuit_breakers import recovered_breakers, to_breakers
 from bridge.store.duplicates import SOURCE, build_key
@@ -45,6 +46,7 @@ from bridge.store.engine.base import one_statement
 from bridge.store.engine.compiled import Row, Statement, Together, each_of, is_one_of
 from bridge.store.job_order import EARLIER_IN_QUEUE, ReconcileEnd, wake_first_waiting
 from bridge.store.locks import lock_builds
+from bridge.store.notices import add_events
 from bridge.store.row_mapping import BREAKER_COLUMNS
 from bridge.store.schema import UNFINISHED_BUILD, builds, deliveries, registrations, rejections, reports, runs
 from bridge.store.sql_helpers import earlier
@@ -287,6 +289,7 @@ class Release:
     waiting_on: str | None
     blocked_reason: str | None
     wakes_next: bool = False  # the next build of its job
+    notices: tuple[NoticeEvent, ...] = ()  # events that it makes true
 
 
 def renew(connection: Connection, now: int, renewals: Sequence[Renewal]) -> list[bool]:
@@ -324,6 +327,7 @@ def release_locked(connection: Connection, now: int, releases: Sequence[Release]
     RELEASE.run_each(connection, [_columns_after(item) for item in releases])
     ends = (ReconcileEnd(item.build_id, is_queue(item.waiting_on), item.wakes_next) for item in releases)
     wake_first_waiting(connection, now, ends)
+    add_events(connection, now, [event for item in releases for event in item.notices])
 
 
 def _columns_after(item: Release) -> dict[str, object]:

@@ -391,6 +391,52 @@ moves = sa.Table(
 )
 """Moves of the whole ledger from or to another database; the last row counts."""
 
+notice_events = sa.Table(  # in the order in which they happened, until they are grouped: for seconds
+    "notice_events",
+    metadata,
+    sa.Column("id", Id, primary_key=True),
+    sa.Column("happened_at", sa.BigInteger, nullable=False),
+    sa.Column("kind", sa.String(32), nullable=False),
+    sa.Column("route", sa.String(128), nullable=False),  # empty: none
+    sa.Column("targets", sa.JSON, nullable=False),  # ids
+    sa.Column("count", sa.BigInteger, nullable=False),
+    sa.Column("detail", sa.JSON, nullable=False),  # domain/notices.py: EventDetail
+)
+
+notices = sa.Table(  # one row for each target, kind and route
+    "notices",
+    metadata,
+    sa.Column("target", sa.String(32), primary_key=True),
+    sa.Column("kind", sa.String(32), primary_key=True),
+    sa.Column("route", sa.String(128), primary_key=True),
+    sa.Column("collected", sa.JSON(none_as_null=True)),  # events that no notice has; null: none
+    sa.Column("sealed", sa.JSON(none_as_null=True)),  # the notice that is being sent: every attempt sends the same
+    sa.Column("due_at", sa.BigInteger),  # null: nothing to send
+    sa.Column("sent_at", sa.BigInteger),  # the last notice
+    sa.Column("lease_until", sa.BigInteger),
+    sa.Column("fencing_token", sa.BigInteger, nullable=False, server_default=sa.text("0")),
+)
+
+notice_targets = sa.Table(  # how the targets answer; rows exist for those that got a notice
+    "notice_targets",
+    metadata,
+    sa.Column("target", sa.String(32), primary_key=True),
+    sa.Column("label", sa.Text),  # as the settings of the gateway name it that sent last
+    sa.Column("slot_at", sa.BigInteger, nullable=False),  # the next slot of its rate limit
+    sa.Column("due_at", sa.BigInteger, nullable=False),  # it is left alone until then
+    sa.Column("failures", sa.BigInteger, nullable=False),  # since the last success
+    sa.Column("failing_since", sa.BigInteger),
+    sa.Column("last_error", sa.Text),
+)
+
+notice_conditions = sa.Table(  # states that last and that were announced, so that no other gateway announces them
+    "notice_conditions",
+    metadata,
+    sa.Column("subject", sa.String(255), primary_key=True),
+    sa.Column("announced_at", sa.BigInteger, nullable=False),
+    sa.Column("began_at", sa.BigInteger, nullable=False),
+)
+
 admin_sessions = sa.Table(
     "admin_sessions",
     metadata,

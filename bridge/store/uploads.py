@@ -31,6 +31,7 @@ from bridge.store.duplicates import (
     with_routes_of,
 )
 from bridge.store.engine.compiled import BulkStatement, Statement, is_one_of
+from bridge.store.notices import add_events
 from bridge.store.rejections import record_rejections
 from bridge.store.row_mapping import shown_name
 from bridge.store.schema import builds, deliveries, report_cases, reports
@@ -184,6 +185,7 @@ def _accept_allowed(
     connection: sa.Connection, now: int, uploads: Sequence[AcceptedUpload], known: Mapping[str, KnownBuild]
 ) -> list[UploadReceipt]:
     freed = record_rejections(connection, now, uploads)
+    add_events(connection, now, [event for upload in uploads for event in upload.notices])
     rows: dict[ReportKey, NewReportRow] = {}
     digests: dict[ReportKey, bytes] = {}
     targets: dict[ReportKey, tuple[DeliveryTarget, ...]] = {}

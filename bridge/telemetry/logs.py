@@ -31,6 +31,11 @@ def redact(event: EventDict) -> EventDict:
     return {_redactor.text(key): _redactor.value(key, value) for key, value in event.items()}
 
 
+def redact_text(text: str) -> str:
+    """Return one text redacted, for what is sent to people in another way than by a log."""
+    return _redactor.text(text)
+
+
 def set_up(*, level: str = "INFO", stream: TextIO | None = None) -> None:
     """Send all logging of this process to `stream` (None: stderr), from `level` on; may be called again."""
     out = stream if stream is not None else sys.stderr

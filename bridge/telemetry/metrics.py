@@ -29,6 +29,7 @@ from bridge.domain.outcomes import (
 from bridge.domain.request_rate import Api
 from bridge.errors import BridgeError
 from bridge.protocols.iam import TokenOutcome, ValidationOutcome
+from bridge.protocols.notices import NoticeFormat
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
@@ -128,6 +129,14 @@ class Metrics:
         self._certificate_invalid = self._gauge(
             "bridge_tls_certificate_invalid", "1 while the certificate files cannot be used."
         )
+        self._notices_sent = self._counter("bridge_notices_sent", "Notices that arrived, by format.", "format")
+        self._notices_failed = self._counter(
+            "bridge_notices_failed", "Attempts to send a notice that failed.", "format"
+        )
+        self._notice_events_pending = self._gauge("bridge_notice_events_pending", "Events that were not sent yet.")
+        self._notice_events_dropped = self._counter(
+            "bridge_notice_events_dropped", "Events whose target was removed from the settings."
+        )
         self._spool_free = self._gauge("bridge_spool_free_bytes", "Free space for the spool.")
         self._create_series()
 
@@ -148,6 +157,9 @@ class Metrics:
             self._closed.labels(reason)
         for result in RELOAD_RESULTS:
             self._reloads.labels(result)
+        for format_ in NoticeFormat:
+            self._notices_sent.labels(format_)
+            self._notices_failed.labels(format_)
         self.set_deliveries({})
 
     # -- uploads and deliveries ----------------------------------------------------------------------------------
@@ -222,6 +234,20 @@ class Metrics:
     def count_coverage_upload(self, status: int | None) -> None:
         """Count an upload of coverage reports, by the class of its status as `count_proxied`."""
         self._coverage_uploads.labels(f"{status // 100}xx" if status else "none").inc()
+
+    # -- notices -------------------------------------------------------------------------------------------------
+
+    def count_notice_sent(self, format_: NoticeFormat) -> None:
+        self._notices_sent.labels(format_).inc()
+
+    def count_notice_failed(self, format_: NoticeFormat) -> None:
+        self._notices_failed.labels(format_).inc()
+
+    def set_pending_notice_events(self, count: int) -> None:
+        self._notice_events_pending.set(count)
+
+    def count_dropped_notice_events(self, count: int) -> None:
+        self._notice_events_dropped.inc(count)
 
     # -- the process ---------------------------------------------------------------------------------------------
 

@@ -7,6 +7,8 @@ from typing import Final
 
 from bridge.domain.build import Build
 from bridge.domain.changes import AddDelivery, AddRegistration, AddReport, Change, apply
+from bridge.domain.notice_events import events_of_changes
+from bridge.domain.notices import NO_SUBSCRIPTIONS, NoticeEvent, Subscriptions
 from bridge.errors import LeaseLost, LedgerRejectedWrite, Unavailable
 from bridge.store.engine.base import Database
 from bridge.store.fenced_writes import FencedChanges, write_if_fenced
@@ -36,10 +38,12 @@ class ChangeWriter:
     LINGER_SECONDS for them.
     """
 
-    def __init__(self, database: Database, build: Build) -> None:
+    def __init__(self, database: Database, build: Build, subscriptions: Subscriptions = NO_SUBSCRIPTIONS) -> None:
         self.build = build
         self._database = database
+        self._subscriptions = subscriptions  # which events notices tell
         self._deferred: tuple[Change, ...] = ()
+        self._deferred_notices: tuple[NoticeEvent, ...] = ()
         self._waiting: list[_Waiting] = []
         self._calls = 0
         self._writing: asyncio.Task[None] | None = None
@@ -65,6 +69,7 @@ class ChangeWriter:
 
         For what is done again without harm if the process ends before that write.
         """
+        self._deferred_notices += self._events_of(changes)
         self.apply(changes)
         self._deferred += tuple(changes)
 
@@ -87,7 +92,8 @@ class ChangeWriter:
 
         Return the blobs that no row refers to any more. Raise LeaseLost if another worker has claimed the build.
         """
-        written = await self._database.write(write_if_fenced, self._fenced(self._deferred, released, bodies))
+        fenced = self._fenced(self._deferred, self._deferred_notices, released, bodies)
+        written = await self._database.write(write_if_fenced, fenced)
         if written is None and self._deferred:
             raise LeaseLost(f"Build {self.build.job_id}/{self.build.build_no} has a newer owner. Nothing was written.")
         return () if written is None else written.freed
@@ -134,14 +140,16 @@ class ChangeWriter:
 
     async def _commit(self, batch: list[_Waiting]) -> bool:
         """Write and apply changes, and return them to their callers; return whether the ledger took them."""
-        deferred = self._deferred
+        deferred, notices = self._deferred, self._deferred_notices
         together = tuple(change for waiting in batch for change in waiting.changes)
-        written = await self._database.write(write_if_fenced, self._fenced((*deferred, *together)))
+        fenced = self._fenced((*deferred, *together), (*notices, *self._events_of(together)))
+        written = await self._database.write(write_if_fenced, fenced)
         if written is None:
             if len(batch) == 1:
                 _finish(batch[0], None)
             return False
         self._deferred = self._deferred[len(deferred) :]
+        self._deferred_notices = self._deferred_notices[len(notices) :]
         changes = written.changes[len(deferred) :]
         try:
             self.apply(changes)
@@ -154,8 +162,17 @@ class ChangeWriter:
             at += len(waiting.changes)
         return True
 
+    def _events_of(self, changes: Sequence[Change]) -> tuple[NoticeEvent, ...]:
+        if not self._subscriptions:
+            return ()
+        return events_of_changes(self.build, changes, self._database.now(), self._subscriptions)
+
     def _fenced(
-        self, changes: tuple[Change, ...], released: Release | None = None, bodies: BodyRelease | None = None
+        self,
+        changes: tuple[Change, ...],
+        notices: tuple[NoticeEvent, ...],
+        released: Release | None = None,
+        bodies: BodyRelease | None = None,
     ) -> FencedChanges:
         return FencedChanges(
             build_id=self.build.id,
@@ -163,6 +180,7 @@ class ChangeWriter:
             changes=changes,
             release=released,
             bodies=bodies,
+            notices=notices,
         )
 
 

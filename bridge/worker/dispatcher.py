@@ -11,6 +11,7 @@ from contextlib import suppress
 import structlog
 
 from bridge.domain.instants import SECOND, Duration
+from bridge.domain.notice_events import Block, events_of_block
 from bridge.domain.steps import UpstreamCall
 from bridge.errors import BridgeError, LeaseLost, LedgerRejectedWrite, Unavailable
 from bridge.store.leases import Claim, LeasedRow, Release, claim, due_routes, read_claimed, release
@@ -156,6 +157,15 @@ class Dispatcher:
     async def _postpone(self, leased: LeasedRow, fault: BaseException) -> None:
         """Release a build that cannot be reconciled and show it as blocked; the next success clears that."""
         row = leased.row
+        reason = FAULT.format(type(fault).__name__)
+        block = Block(
+            job_id=row.job_id,
+            build_no=row.build_no,
+            route=row.route,
+            before=row.blocked_reason,
+            reason=reason,
+            waiting_on=None,
+        )
         postponed = Release(
             build_id=row.id,
             fencing_token=row.fencing_token,
@@ -163,8 +173,9 @@ class Dispatcher:
             due_at=row.due_at,
             until=self._database.now() + FAULT_PAUSE_US,
             waiting_on=None,
-            blocked_reason=FAULT.format(type(fault).__name__),
+            blocked_reason=reason,
             wakes_next=True,
+            notices=events_of_block(block, self._config().notices),
         )
         with suppress(BridgeError):  # if this fails, the lease expires and the build is due again
             await self._database.write(release, postponed)

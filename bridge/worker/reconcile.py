@@ -35,6 +35,8 @@ from bridge.domain.instants import SECOND, Duration, Instant, after
 from bridge.domain.job_order import wakes_next_build
 from bridge.domain.lifecycle.breaker_signals import Signals
 from bridge.domain.lifecycle.context import route_of
+from bridge.domain.notice_events import Block, events_of_block
+from bridge.domain.notices import NO_SUBSCRIPTIONS, Subscriptions
 from bridge.domain.plan import plan
 from bridge.domain.policy import Policy
 from bridge.domain.steps import (
@@ -113,6 +115,7 @@ class WorkerConfig:
     own_faults: OwnFaults = field(default_factory=OwnFaults)
     rates: RequestRates | None = None  # of CodeArts' APIs
     poller: "Poller | None" = None  # None: each build polls itself
+    notices: Subscriptions = NO_SUBSCRIPTIONS  # which events notices tell
 
     def unclaimed_routes(self) -> set[str]:
         """Return the routes whose builds are left to other gateways of the ledger."""
@@ -163,11 +166,12 @@ class BuildReconciler:
 
     def __init__(self, config: WorkerConfig, leased: LeasedBuild, requested_at: int) -> None:
         self.config = config
-        self._writer = ChangeWriter(config.database, leased.build)
+        self._writer = ChangeWriter(config.database, leased.build, config.notices)
         self.breakers: CircuitBreakers = leased.breakers
         config.newest_breakers.update(leased.breakers.known)
         self._hold_lease(requested_at, config.clock.steady() - (config.clock.now() - requested_at))
         self._due_at = leased.due_at
+        self._blocked_before = leased.build.blocked_reason
         self._claimed_at = leased.now
         self._freed: tuple[BodyRelease, Callable[[Iterable[str]], Awaitable[None]]] | None = None
         self._unread: set[int] = set()  # ids of deliveries whose reports this gateway could not read
@@ -391,6 +395,7 @@ class BuildReconciler:
             waiting_on=end.waiting_on,
             blocked_reason=end.blocked_reason,
             wakes_next=wakes_next_build(self.build, end),
+            notices=events_of_block(self._block(end), self.config.notices),
         )
         bodies, delete = self._freed or (None, None)
         blobs = await self._writer.finish(released, bodies)
@@ -398,6 +403,17 @@ class BuildReconciler:
             faults.wake_others()
         if delete is not None:
             await delete(blobs)
+
+    def _block(self, end: Wait) -> Block:
+        build = self.build
+        return Block(
+            job_id=build.job_id,
+            build_no=build.build_no,
+            route=build.run_parameters.route if build.run_parameters else "",
+            before=self._blocked_before,
+            reason=end.blocked_reason,
+            waiting_on=end.waiting_on,
+        )
 
     def _breakers_here(self) -> CircuitBreakers:
         unusable = self.config.own_faults.unusable(self.config.clients.credential_digests, self.now())

@@ -17,6 +17,7 @@ from tests.support.builds import UPLOAD_PATH, Build, Ci, Upload
 from tests.support.canaries import ADMIN, CALLER, CANARIES, PROJECT, leaks, plant
 from tests.support.processes import until
 from tests.support.reckoning import all_processed
+from tests.support.webhook_receiver import WebhookReceiver
 from tests.support.writings import WRITINGS
 
 STRANGER = "canary-stranger-token-c4d8"
@@ -43,11 +44,21 @@ SPOILT = ({"cut": True}, {"garbled": True}, {"status": 429, "headers": {"Retry-A
 
 
 @pytest.fixture
-def canary_settings(settings: dict[str, Any], sandbox: Sandbox, tmp_path: Path) -> dict[str, Any]:
+async def receiver() -> AsyncIterator[WebhookReceiver]:
+    key, secret = CANARIES["notices.url"], CANARIES["notices.secret"]
+    async with WebhookReceiver(format="dingtalk", key=key, secret=secret) as receiver:
+        yield receiver
+
+
+@pytest.fixture
+def canary_settings(
+    settings: dict[str, Any], sandbox: Sandbox, receiver: WebhookReceiver, tmp_path: Path
+) -> dict[str, Any]:
     data = tmp_path / "data"
     data.mkdir()
     settings["store"] |= {"url": f"sqlite:///{data}/bridge.db", "spool": f"{data}/spool"}
     plant(settings, sandbox.state)
+    settings["notices"][0]["url"] = receiver.url
     return settings
 
 
@@ -98,7 +109,7 @@ def a_build(build_no: int) -> Build:
 @pytest.mark.early
 @pytest.mark.timeout(600)
 async def test_no_secret_is_found_in_any_output_page_metric_answer_dump_or_spool(
-    gateway: FaultyGateway, sandbox: Sandbox, tmp_path: Path
+    gateway: FaultyGateway, sandbox: Sandbox, receiver: WebhookReceiver, tmp_path: Path
 ) -> None:
     world, found = sandbox.state, []
     world.faults.script("testnod.register", *[tells(PROJECT)] * 4)
@@ -134,6 +145,8 @@ async def test_no_secret_is_found_in_any_output_page_metric_answer_dump_or_spool
         world.builds.end("9" * 32, 2, at=world.micros())
         await until(lambda: all_processed(world, a_build(3)), "the last build is finalized", seconds=90)
     found += await _pages(gateway)
+    await until(lambda: bool(receiver.received), "a notice tells of what was rejected or blocked")
+    found += [notice.text for notice in receiver.received]
     assert await gateway.terminate() == 0
 
     dump, spool = _dump(tmp_path / "data" / "bridge.db"), _bytes_of(tmp_path / "data" / "spool")

@@ -18,7 +18,7 @@ class FaultyGateway(GatewayProcess):
     """`bridge serve` with faults around it: `die_at` before a start, `disk` always, `limit_files` while it runs.
 
     A bad disk that does not remember what was synced fills up only, and is faster. A bad clock can be set wrong. With a
-    shorter longest PUT a URL is spent within the time of a test.
+    shorter longest PUT a URL is spent within the time of a test, and so are the waits of notices with `notice_seconds`.
     """
 
     def __init__(
@@ -30,6 +30,7 @@ class FaultyGateway(GatewayProcess):
         bad_clock: bool = False,
         remembers_syncs: bool = True,
         longest_put_seconds: int | None = None,
+        notice_seconds: float | None = None,
     ) -> None:
         super().__init__(folder, settings)
         self._plan_file = folder / "faults.json"
@@ -40,6 +41,7 @@ class FaultyGateway(GatewayProcess):
         self._bad_clock = bad_clock
         self._remembers_syncs = remembers_syncs
         self._longest_put_seconds = longest_put_seconds
+        self._notice_seconds = notice_seconds
         self.disk = DiskControl(folder / "disk")
         self.clock = ClockControl(folder / "clock")
 
@@ -80,6 +82,7 @@ class FaultyGateway(GatewayProcess):
             "remembers": self._remembers_syncs,
             "clock": str(self.clock.file) if self._bad_clock else None,
             "longest_put_seconds": self._longest_put_seconds,
+            "notice_seconds": self._notice_seconds,
             "die": self._die,
             "armed": str(self._armed),
         }

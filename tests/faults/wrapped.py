@@ -3,8 +3,8 @@
     python -m tests.faults.wrapped PLAN bridge.cli serve --config …
 
 PLAN is a JSON file: {"control": folder or null, "remembers": whether that disk remembers what was synced, "clock": the
-file that sets the clock or null, "longest_put_seconds": a number or null, "die": [step, "before" or "after", count] or
-null, "armed": the file without which nothing counts}.
+file that sets the clock or null, "longest_put_seconds" and "notice_seconds": a number or null, "die": [step, "before"
+or "after", count] or null, "armed": the file without which nothing counts}.
 """
 
 import json
@@ -19,6 +19,7 @@ from typing import Any
 from tests.faults import clock, disk, steps
 from tests.faults.replacing import replace_everywhere
 
+NOTICE_TIMES = ("GROUP_WAIT", "GROUP_INTERVAL", "SEND_LEASE", "SLOT_INTERVAL")
 WRITER = "bridge.store.engine.sqlite_writer"
 
 
@@ -31,6 +32,10 @@ def main() -> None:
         disk.install(Path(plan["control"]), remembers=plan["remembers"])
     if plan["longest_put_seconds"] is not None:
         replace_everywhere(import_module("bridge.client.presigned_put"), "MAX_PUT_SECONDS", plan["longest_put_seconds"])
+    if plan["notice_seconds"] is not None:
+        import_module("bridge.store.notices")
+        for name in NOTICE_TIMES:
+            replace_everywhere(import_module("bridge.domain.notices"), name, int(plan["notice_seconds"] * 1_000_000))
     if module == WRITER:
         steps.die_with(os.getppid())
     if plan["die"] is not None and (module != WRITER or steps.is_in_store(plan["die"][0])):

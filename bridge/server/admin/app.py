@@ -49,6 +49,7 @@ from bridge.store.archive.base import Archive
 from bridge.store.blobs.base import Spool
 from bridge.store.circuit_breakers import all_breakers
 from bridge.store.engine.base import Database
+from bridge.store.notices import failing_targets
 from bridge.store.queries import count_mismatches, counts
 from bridge.telemetry.metrics import CONTENT_TYPE, Metrics
 
@@ -273,6 +274,15 @@ class UpstreamView(TypedDict):
     next_probe_at: str | None
 
 
+class NoticeTargetView(TypedDict):
+    """A target of notices in /readyz whose last notice did not arrive."""
+
+    target: str
+    failing_since: str
+    failures: int
+    reason: str
+
+
 class RateView(TypedDict):
     """How often the bridge calls one API of CodeArts."""
 
@@ -316,6 +326,7 @@ class _Health:
             "paused": breakers.paused_reason if breakers else None,
             "upstreams": _upstreams(breakers),
             "codearts_rates": [self._rate_view(api, rate) for api, rate in sorted(self._rates().items())],
+            "failing_notice_targets": await self._failing_notice_targets(),
             "tasks": [self._task_view(task) for task in self._tasks()],
             "certificate_fault": self._certificate.fault if self._certificate else None,
         }
@@ -346,6 +357,21 @@ class _Health:
         if self._certificate is not None:
             self._metrics.set_certificate_invalid(invalid=self._certificate.fault is not None)
         return web.Response(body=self._metrics.render(), headers={"Content-Type": CONTENT_TYPE})
+
+    async def _failing_notice_targets(self) -> list[NoticeTargetView]:
+        try:
+            found = await self._database.read(failing_targets)
+        except Unavailable:
+            return []
+        return [
+            NoticeTargetView(
+                target=each.label,
+                failing_since=rfc3339(each.failing_since),
+                failures=each.failures,
+                reason=each.last_error,
+            )
+            for each in found
+        ]
 
     async def _breakers(self) -> CircuitBreakers | None:
         try:

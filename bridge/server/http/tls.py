@@ -3,12 +3,14 @@
 import asyncio
 import ssl
 from collections.abc import Callable
+from hashlib import sha256
 from typing import Protocol
 
 import structlog
 
 from bridge.clock import Clock
-from bridge.domain.instants import SECOND
+from bridge.domain.instants import SECOND, Instant
+from bridge.protocols.x509 import certificate_end
 
 CHECK_INTERVAL_US = 10 * SECOND
 """A renewed certificate is used this soon; reading two small files costs nothing."""
@@ -17,10 +19,13 @@ _log = structlog.get_logger(__name__)
 
 
 class CertificateSource(Protocol):
-    """A certificate and its key in files. Both methods raise ValueError with half a sentence."""
+    """A certificate and its key in files. All methods raise ValueError with half a sentence."""
 
     def mark(self) -> bytes:
         """Return bytes that differ for every pair."""
+
+    def certificate(self) -> bytes:
+        """Return the certificate as DER."""
 
     def load(self) -> ssl.SSLContext:
         """Return a server's context with this pair."""
@@ -29,7 +34,8 @@ class CertificateSource(Protocol):
 class Certificate:
     """The certificate of one listener, read from `source`, which must be valid at first (ValueError).
 
-    `fault` is why the pair that the files contain now is not used, or None.
+    `fault` is why the pair that the files contain now is not used, or None. `ends_at` is when the pair in use ends, or
+    None if that cannot be read, and `fingerprint` is its digest.
     """
 
     def __init__(self, source: CertificateSource) -> None:
@@ -37,12 +43,22 @@ class Certificate:
         self._mark: bytes | None = source.mark()
         self._current = source.load()
         self.fault: str | None = None
+        self.ends_at: Instant | None = None
+        self.fingerprint = ""
+        self._note_end(source.certificate())
         # A listener never replaces its context; the SNI callback of each handshake switches to the current one.
         self.context = source.load()
         self.context.sni_callback = self._use_current
 
     def _use_current(self, connection: ssl.SSLObject, _name: str | None, _context: ssl.SSLContext) -> None:
         connection.context = self._current
+
+    def _note_end(self, der: bytes) -> None:
+        self.fingerprint = sha256(der).hexdigest()[:32]
+        try:
+            self.ends_at = certificate_end(der)
+        except ValueError:  # TLS may work all the same
+            self.ends_at = None
 
     async def watch(self, beat: Callable[[], None], clock: Clock, stopping: asyncio.Event) -> None:
         """Check the files until `stopping`."""
@@ -59,6 +75,7 @@ class Certificate:
             if self._mark == known:
                 return
             self._current = await asyncio.to_thread(self._source.load)
+            self._note_end(await asyncio.to_thread(self._source.certificate))
         except ValueError as error:
             fault = f"{error}. The former certificate stays in use. Put a valid pair there."
             if fault != self.fault:

@@ -216,6 +216,7 @@ async def test_upstreams_and_loops_are_told_and_leave_it_ready(serve, database, 
         "codearts_rates": [],
         "tasks": [{"name": "cleanup", "heartbeat_age_seconds": 3.0, "restarts": 2, "last_error": "ValueError"}],
         "certificate_fault": None,
+        "failing_notice_targets": [],
     }
 
 

@@ -6,6 +6,7 @@ from bridge.settings import load
 from bridge.settings.model import (
     CodeCheckSettings,
     KeySettings,
+    NoticeSettings,
     RewriteSettings,
     RouteSettings,
     Settings,
@@ -46,12 +47,13 @@ def test_the_example_serves_a_trial_once_the_token_is_filled_in():
 def test_the_example_shows_every_setting_with_its_default():
     settings = Settings.model_validate(with_defaults())
     for name, field in Settings.model_fields.items():
-        if name not in ("routes", "callers"):
+        if name not in ("routes", "callers", "notices"):
             assert getattr(settings, name) == field.default, name
     assert settings.callers.auth == ("token",)
     assert settings.callers.tokens == (TokenSettings(),)
     assert settings.callers.keys == (KeySettings(),)
     assert settings.callers.users == (UserSettings(),)
+    assert settings.notices == (NoticeSettings(),)
     assert settings.routes == (RouteSettings(rewrite=(RewriteSettings(),), code_check=CodeCheckSettings()),)
 
 

@@ -45,6 +45,8 @@ def test_no_secret_of_any_table_is_ever_in_the_summary_or_the_value_itself():
         "callers.keys[0].access_key",
         "callers.keys[0].secret_key",
         "webhook.secret",
+        "notices[0].url",
+        "notices[0].secret",
         "routes[0].project_token",
     ]
 

@@ -138,5 +138,9 @@ def test_the_metrics_have_these_names_and_no_others():
         "bridge_connections_closed_total",
         "bridge_config_reloads_total",
         "bridge_tls_certificate_invalid",
+        "bridge_notices_sent_total",
+        "bridge_notices_failed_total",
+        "bridge_notice_events_pending",
+        "bridge_notice_events_dropped_total",
         "bridge_spool_free_bytes",
     }

@@ -66,6 +66,7 @@ from bridge.store.console import (
     report_source,
 )
 from bridge.store.engine.base import Database
+from bridge.store.notices import failing_targets
 from bridge.store.queries import find_why
 from bridge.store.rejections import list_rejections
 from bridge.store.row_mapping import ReportRow
@@ -180,6 +181,7 @@ class ConsolePages:
             hour=_charts(found.hour, now, MINUTE, BUCKETS_OF_HOUR),
             day=_charts(found.day, now, HOUR, BUCKETS_OF_DAY),
             upstreams=[breaker for name, breaker in sorted(breakers.known.items()) if not is_pause(name)],
+            failing_notices=await self._database.read(failing_targets),
             paused=breakers.paused_reason,
             reasons=await self._reasons(),
             free_bytes=self._free_bytes(),
