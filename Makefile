@@ -119,7 +119,7 @@ lock: $(VENV)/bin/python ## choose the newest versions: requirements.txt and req
 	$(RUN) -m pip install --quiet --disable-pip-version-check uv
 	$(RUN) -m uv pip compile pyproject.toml --universal --python-version 3.11 --generate-hashes \
 		--no-emit-index-url --no-header --quiet --upgrade -o requirements.txt
-	$(RUN) -m uv pip compile pyproject.toml --group dev --group bench --universal --python-version 3.11 \
+	$(RUN) -m uv pip compile pyproject.toml --extra otel --group dev --group bench --universal --python-version 3.11 \
 		--generate-hashes --no-emit-index-url --no-header --quiet -c requirements.txt -o requirements-dev.txt
 
 clean: ## remove what the targets above made
