@@ -129,6 +129,7 @@ async def _worker_config(
         background=resources.background,
         delivery_slots=delivery_slots,
         rates=rates,
+        tracer=resources.tracer,
     )
     routes = await database.read(routes_in_use) | {route.name for route in settings.routes}
     return WorkerConfig(

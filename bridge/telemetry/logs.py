@@ -26,6 +26,11 @@ def redact_values(secrets: Iterable[str]) -> None:
     _redactor.register(secrets)
 
 
+def redact_text(text: str) -> str:
+    """Return a text with secrets redacted and control characters escaped."""
+    return _redactor.text(text)
+
+
 def redact(event: EventDict) -> EventDict:
     """Return an event with every key and value redacted."""
     return {_redactor.text(key): _redactor.value(key, value) for key, value in event.items()}

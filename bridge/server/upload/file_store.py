@@ -29,6 +29,7 @@ from bridge.store.blobs.base import BlobWriter, Spool
 from bridge.store.blobs.metadata import BlobMetadata
 from bridge.store.duplicates import dedupe_key
 from bridge.store.rejections import MAX_QUARANTINED_BYTES
+from bridge.telemetry.traces import span
 
 # -- the buffer of one file: few bytes in memory, more in the spool ----------------------------------------------
 
@@ -273,7 +274,8 @@ class UploadFileStore:
         if isinstance(self._route, NoRoute):
             await self.quarantine(file, f"{name}: {self._route}", NoRoute.code)
             return
-        result = await (self._store_small(file) if file.buffer.in_memory else self._store_spooled(file))
+        with span("validate", {"bridge.report.size": file.buffer.size}):
+            result = await (self._store_small(file) if file.buffer.in_memory else self._store_spooled(file))
         if isinstance(result, NewReport):
             self.reports.append(result)
         elif file.in_archive and result.reason == "not_junit":

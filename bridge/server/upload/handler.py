@@ -62,6 +62,7 @@ from bridge.server.validation.pool import ValidationPool
 from bridge.store.blobs.base import Spool
 from bridge.telemetry.metrics import Metrics
 from bridge.telemetry.repeated_lines import log_refusal
+from bridge.telemetry.traces import span, trace_context
 
 RECORD_SECONDS: Final = 5.0
 """For the ledger to record a rejection; the client waits for its answer meanwhile."""
@@ -131,6 +132,7 @@ class _Attempt:
             rejections=tuple(rejections),
             is_foreign=is_foreign,
             forbidden_routes=forbidden,
+            trace_context=trace_context(),
         )
 
 
@@ -283,7 +285,8 @@ class UploadHandler:
             raise
         received = await self._receive(incoming, route)
         store, upload = received.store, received.upload
-        receipts = await commit_upload(self._accept, upload, store)
+        with span("commit"):
+            receipts = await commit_upload(self._accept, upload, store)
         self._report_events(attempt, upload, receipts)
         form = AnswerFormat.of(attempt.request, files=received.wants_files)
         return _response(form, upload, receipts, store, route)
