@@ -121,6 +121,8 @@ async def _worker_config(
     )
     account = clients.credential_digests[CODEARTS]
     rates = RequestRates(database, account, settings.polling.requests_per_minute, resources.metrics)
+    if clients.codearts is not None:
+        resources.metrics.set_rates(dict.fromkeys(Api, rates.highest))
     executor = UpstreamCallExecutor(
         clients,
         resources.spool,

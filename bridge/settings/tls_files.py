@@ -35,8 +35,8 @@ class CertificateFiles:
             digest.update(hashlib.sha256(_read(path)).digest())
         return digest.digest()
 
-    def load(self) -> ssl.SSLContext:
-        """Return a server context for TLS 1.2 and newer."""
+    def load(self) -> tuple[ssl.SSLContext, float]:
+        """Return a server context for TLS 1.2 and newer, and when its certificate expires, in seconds since 1970."""
         self.mark()  # OpenSSL does not report which of the files cannot be read
         context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
         context.minimum_version = ssl.TLSVersion.TLSv1_2
@@ -49,7 +49,13 @@ class CertificateFiles:
             detail = f" ({reason.replace('_', ' ').lower()})" if reason else ""
             files = f"{self.cert_file} and {self.key_file}"
             raise ValueError(f"{files} are not a certificate and its key in PEM form{detail}") from None
-        return context
+        return context, _expires_at(self.cert_file)
+
+
+def _expires_at(cert_file: str) -> float:
+    # The standard library has no public function for it; this one is what its own tests read certificates with.
+    decoded = ssl._ssl._test_decode_cert(cert_file)  # type: ignore[attr-defined]  # noqa: SLF001
+    return ssl.cert_time_to_seconds(decoded["notAfter"])
 
 
 def _read(path: str) -> bytes:

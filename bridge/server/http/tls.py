@@ -22,23 +22,23 @@ class CertificateSource(Protocol):
     def mark(self) -> bytes:
         """Return bytes that differ for every pair."""
 
-    def load(self) -> ssl.SSLContext:
-        """Return a server's context with this pair."""
+    def load(self) -> tuple[ssl.SSLContext, float]:
+        """Return a server's context with this pair, and when the certificate expires, in seconds since 1970."""
 
 
 class Certificate:
     """The certificate of one listener, read from `source`, which must be valid at first (ValueError).
 
-    `fault` is why the pair that the files contain now is not used, or None.
+    `fault` is why the pair that the files contain now is not used, or None; `expires_at` is of the pair in use.
     """
 
     def __init__(self, source: CertificateSource) -> None:
         self._source = source
         self._mark: bytes | None = source.mark()
-        self._current = source.load()
+        self._current, self.expires_at = source.load()
         self.fault: str | None = None
         # A listener never replaces its context; the SNI callback of each handshake switches to the current one.
-        self.context = source.load()
+        self.context, _ = source.load()
         self.context.sni_callback = self._use_current
 
     def _use_current(self, connection: ssl.SSLObject, _name: str | None, _context: ssl.SSLContext) -> None:
@@ -58,7 +58,7 @@ class Certificate:
             self._mark = await asyncio.to_thread(self._source.mark)
             if self._mark == known:
                 return
-            self._current = await asyncio.to_thread(self._source.load)
+            self._current, self.expires_at = await asyncio.to_thread(self._source.load)
         except ValueError as error:
             fault = f"{error}. The former certificate stays in use. Put a valid pair there."
             if fault != self.fault:
