@@ -345,6 +345,13 @@ class WebhookSettings(SettingsTable):
     secret: Secrets = ()
 
 
+class LogSettings(SettingsTable):
+    """`[log]`: the lines on stderr."""
+
+    format: Literal["auto", "json", "console"] = "auto"  # auto: text on a terminal, else JSON
+    level: Literal["debug", "info", "warning", "error"] = "info"
+
+
 class CodeCheckSettings(SettingsTable):
     """`[routes.code_check]`: the Check task whose report is added to the run; a limit of None does not apply."""
 
@@ -405,6 +412,7 @@ class Settings(SettingsTable):
     callers: CallersSettings = CallersSettings()
     proxy: ProxySettings = ProxySettings()
     webhook: WebhookSettings = WebhookSettings()
+    log: LogSettings = LogSettings()
     routes: tuple[RouteSettings, ...] = ()
 
 

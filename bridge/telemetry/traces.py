@@ -29,7 +29,7 @@ TRACE_ID: Final = slice(3, 35)
 """The trace id in a traceparent."""
 
 
-class Span(Protocol):
+class TraceSpan(Protocol):
     """A span inside its `with` block."""
 
     def __enter__(self) -> Self: ...
@@ -91,13 +91,13 @@ class Traced:
 TRACED: ContextVar[Traced | None] = ContextVar("traced", default=None)
 
 
-def span(name: str, attributes: Mapping[str, str | int] | None = None) -> AbstractContextManager[Span]:
+def span(name: str, attributes: Mapping[str, str | int] | None = None) -> AbstractContextManager[TraceSpan]:
     """Return a span for a part of the work of this task."""
     traced = TRACED.get()
     return NO_SPAN if traced is None else traced.tracer.part(name, attributes or {})
 
 
-def call_span(method: str, url: URL, template: str = "") -> AbstractContextManager[Span]:
+def call_span(method: str, url: URL, template: str = "") -> AbstractContextManager[TraceSpan]:
     """Return a span for an HTTP request to an upstream; `template` is its path if that is always the same.
 
     The query of `url` is left out, because a presigned one is a secret.

@@ -38,7 +38,7 @@ def test_promtool_accepts_the_rules_and_their_cases(tmp_path):
         assert result.returncode == 0, result.stdout + result.stderr
     silent = TESTS.read_text("utf-8").replace("rule_files: [alerts.yml]", f"rule_files: ['{RULES}']")
     (tmp_path / "tests.yml").write_text(re.sub(r"(?m)^ +(exp_samples:|- \{labels: ).*\n", "", silent), "utf-8")
-    assert promtool("test", "rules", tmp_path / "tests.yml").stderr.count("got:[") >= len(ALERTS)  # they do fire
+    assert promtool("test", "rules", tmp_path / "tests.yml").stderr.count("got:") == len(ALERTS)  # they do fire
 
 
 @needs_promtool

@@ -194,6 +194,7 @@ class Storage:
         fields: dict[str, object] = {
             "job_id": upload.job_id,
             "build_no": upload.build_no,
+            "route": upload.job_id,
             "submission": upload.submission_id,
             "caller": upload.caller,
             "address": request.remote,

@@ -287,7 +287,7 @@ class UploadHandler:
         store, upload = received.store, received.upload
         with span("commit"):
             receipts = await commit_upload(self._accept, upload, store)
-        self._report_events(attempt, upload, receipts)
+        self._report_events(attempt, upload, receipts, route.name)
         form = AnswerFormat.of(attempt.request, files=received.wants_files)
         return _response(form, upload, receipts, store, route)
 
@@ -404,7 +404,9 @@ class UploadHandler:
                 pass
             await identity.body.finish()
 
-    def _report_events(self, attempt: _Attempt, upload: AcceptedUpload, receipts: Sequence[ReportReceipt]) -> None:
+    def _report_events(
+        self, attempt: _Attempt, upload: AcceptedUpload, receipts: Sequence[ReportReceipt], route: str
+    ) -> None:
         duplicate = receipts.count(ReportReceipt.DUPLICATE)
         accepted = len(receipts) - duplicate
         if accepted:
@@ -415,7 +417,7 @@ class UploadHandler:
             self._metrics.count_rejection(rejection.code)
         rejected = [rejection.reason for rejection in upload.rejections[:MAX_NAMED_FILES]]
         build = attempt.log_fields((upload.job_id, upload.build_no))
-        fields = {"rejected": rejected, "complete": upload.complete, **build}
+        fields = {"rejected": rejected, "complete": upload.complete, "route": route, **build}
         if rejected and not receipts:
             code, count = rejection_error(upload.rejections, "").code, len(upload.rejections)
             reason = f"{counted(count, 'file')} of this upload {were(count)} rejected, and none was accepted."
