@@ -1,6 +1,11 @@
 """Traces of gateways as processes: one trace shows an upload from the request to the finalized run, across replicas."""
 
+import asyncio
+import os
+import subprocess
+import sys
 from collections.abc import AsyncIterator
+from pathlib import Path
 from typing import Any
 
 import aiohttp
@@ -64,6 +69,10 @@ def has_call(collector: Collector, trace: str, call: str) -> bool:
     return any(span.attributes.get("bridge.call") == call and not span.is_error for span in spans)
 
 
+def failed_registers(collector: Collector) -> list[CollectedSpan]:
+    return [span for span in collector.spans if span.attributes.get("bridge.call") == "register" and span.is_error]
+
+
 @pytest.mark.timeout(600)
 async def test_one_trace_shows_an_upload_to_one_replica_and_its_delivery_by_another(
     collector: Collector,
@@ -74,7 +83,7 @@ async def test_one_trace_shows_an_upload_to_one_replica_and_its_delivery_by_anot
 ) -> None:
     settings["store"]["url"] = postgres.url()
     settings["delivery"]["lease_duration"] = "2s"
-    first, second = new_gateway(settings, forked=False), new_gateway(settings, forked=False)
+    first, second = new_gateway(settings), new_gateway(settings)
     world = sandbox.state
     await first.start()
     world.faults.script("testnod.register", *[AWAY] * 1000)
@@ -84,6 +93,7 @@ async def test_one_trace_shows_an_upload_to_one_replica_and_its_delivery_by_anot
     for trace in (TRACE, other):
         await send(first, trace=trace, more=f"&branch={QUERY_SECRET}")
     await until(lambda: len(collector.named(f"POST {UPLOAD_PATH}")) == 2, "the first gateway has exported its uploads")
+    await until(lambda: bool(failed_registers(collector)), "the first gateway has exported a register that failed")
     await first.kill()
     world.faults.clear()
     await second.start()
@@ -109,16 +119,13 @@ async def test_one_trace_shows_an_upload_to_one_replica_and_its_delivery_by_anot
         assert "?" not in call.attributes["url.full"]
         assert (call.attributes["bridge.job_id"], call.attributes["bridge.build_no"]) == (JOB, 1)
         assert call.attributes["bridge.route"] == "all"
-    failed = next(span for span in spans if span.attributes.get("bridge.call") == "register" and span.is_error)
-    assert failed.attributes["error.type"] == "503"
+    failed = failed_registers(collector)[0]
+    assert (failed.attributes["error.type"], failed.attributes["http.response.status_code"]) == ("503", 503)
     others = one(collector.of_trace(other), f"POST {UPLOAD_PATH}")
     assert sorted(finalize.links) == sorted([(TRACE, upload.span_id), (other, others.span_id)])
     assert not has_call(collector, other, "finalize")  # it is in the trace of the first upload, and names the others
 
-    instances = {span.resource["service.instance.id"] for span in (upload, put)}
-    assert len(instances) == 2
-    assert failed.resource == upload.resource
-    assert register.resource == put.resource == finalize.resource
+    assert failed.resource == upload.resource != register.resource == put.resource == finalize.resource
     assert {(span.resource["service.name"], span.resource["service.version"]) for span in spans} == {
         ("bridge", bridge.__version__)
     }
@@ -130,3 +137,31 @@ async def test_one_trace_shows_an_upload_to_one_replica_and_its_delivery_by_anot
     assert not [secret for secret in secrets for body in collector.bodies if secret in body]
     assert {headers["api-key"] for headers in collector.headers} == {COLLECTOR_SECRET}
     assert not leaks([first.stderr(), second.stderr()], COLLECTOR_SECRET)
+
+
+@pytest.mark.timeout(600)
+async def test_the_demo_sends_one_trace_for_each_upload(collector: Collector, tmp_path: Path) -> None:
+    environ = os.environ | {"TMPDIR": str(tmp_path)}
+    demo = await asyncio.create_subprocess_exec(
+        sys.executable, "-m", "bridge", "demo", env=environ, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    )
+    try:
+        out, err = await asyncio.wait_for(demo.communicate(), timeout=300)
+    finally:
+        if demo.returncode is None:
+            demo.kill()
+    assert (demo.returncode, err) == (0, b""), out
+
+    # The demo has exported everything when it has ended.
+    uploads = collector.named(f"POST {UPLOAD_PATH}")
+    assert len(uploads) >= 4
+    assert len({upload.trace_id for upload in uploads}) == len(uploads)
+    for upload in uploads:
+        calls = [span.attributes.get("bridge.call", span.name) for span in collector.of_trace(upload.trace_id)]
+        files = calls.count("validate")
+        assert files >= 1
+        assert (calls.count("register"), calls.count("put"), calls.count("commit")) == (files, files, 1)
+    linked = {link for span in collector.spans for link in span.links if span.attributes["bridge.call"] == "finalize"}
+    assert linked == {(upload.trace_id, upload.span_id) for upload in uploads}
+    parents = {span.parent for span in collector.spans if span.kind == "CLIENT"}
+    assert parents <= {upload.span_id for upload in uploads}
