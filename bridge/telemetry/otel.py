@@ -9,8 +9,8 @@ import asyncio
 import logging
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from contextvars import Token
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from functools import lru_cache
 from types import TracebackType
 from typing import Final, Self
 
@@ -115,32 +115,30 @@ class Tracer:
         name = f"{method if known else 'HTTP'} {request.route}".rstrip()
         parent = _of_headers(request.traceparent, request.tracestate)
         started = self._tracer.start_span(name, parent, SpanKind.SERVER, attributes)
-        token = TRACED.set(Traced(tracer=self))
-        try:
-            with _Span(started, fails_from=500) as span:
-                yield span
-        finally:
-            TRACED.reset(token)
+        with self._within(trace.set_span_in_context(started), Traced(tracer=self)), _Span(started) as span:
+            yield span
 
-    @contextmanager
     def resumed(
         self, parent: str | None, attributes: Callable[[], Mapping[str, str | int]], links: Sequence[str] = ()
-    ) -> Iterator[None]:
+    ) -> AbstractContextManager[None]:
         """Trace the calls of a block in the trace of an upload, whose context is `parent`; none if that is None.
 
         `attributes` returns what each of them gets. `links` are the contexts of all uploads that the calls belong to.
         """
         found = None if parent is None else _of_ledger(parent)
         if found is None:
-            yield
-            return
-        traced = TRACED.set(Traced(tracer=self, attributes=attributes, links=links))
-        attached = context.attach(found)
+            return nullcontext()
+        return self._within(found, Traced(tracer=self, attributes=attributes, links=links))
+
+    @staticmethod
+    @contextmanager
+    def _within(current: Context, traced: Traced) -> Iterator[None]:
+        token, attached = TRACED.set(traced), context.attach(current)
         try:
             yield
         finally:
             context.detach(attached)
-            TRACED.reset(traced)
+            TRACED.reset(token)
 
     def part(self, name: str, attributes: Mapping[str, str | int]) -> "_Span":
         """Return a span of an operation within the gateway."""
@@ -153,7 +151,7 @@ class Tracer:
             HTTP_REQUEST_METHOD: method,
             SERVER_ADDRESS: url.host or "",
             SERVER_PORT: url.port or 0,
-            URL_FULL: redact_text(f"{url.scheme}://{url.host_port_subcomponent}{url.raw_path}"),
+            URL_FULL: f"{url.scheme}://{url.host_port_subcomponent}{redact_text(url.raw_path)}",
         }
         if template:
             attributes[URL_TEMPLATE] = template
@@ -164,11 +162,11 @@ class Tracer:
     @staticmethod
     def context() -> str | None:
         """Return the context of the current span for the ledger."""
-        carrier: dict[str, str] = {}
-        W3C.inject(carrier)
-        if "traceparent" not in carrier:
+        found = trace.get_current_span().get_span_context()
+        if not found.is_valid:
             return None
-        return f"{carrier['traceparent']} {carrier.get('tracestate', '')}".rstrip()
+        traceparent = f"00-{found.trace_id:032x}-{found.span_id:016x}-{found.trace_flags:02x}"
+        return f"{traceparent} {found.trace_state.to_header()}".rstrip()
 
     @staticmethod
     def trace_id() -> str | None:
@@ -192,6 +190,7 @@ def _of_headers(traceparent: Sequence[str], tracestate: Sequence[str]) -> Contex
     return W3C.extract(carrier, Context())
 
 
+@lru_cache(maxsize=1024)  # each call of a report needs it, and a build needs those of all
 def _of_ledger(text: str) -> Context | None:
     traceparent, _, tracestate = text.partition(" ")
     found = _of_headers([traceparent], [tracestate] if tracestate else [])
@@ -204,20 +203,18 @@ def _span_context(text: str) -> trace.SpanContext | None:
 
 
 class _Span:
-    """A span that is the current one in its `with` block, and ends with it.
+    """A span that ends with its `with` block.
 
     An HTTP status from `fails_from` on is an error: of a server 5xx, of a client 4xx too.
     """
 
-    __slots__ = ("_fails_from", "_span", "_token")
+    __slots__ = ("_fails_from", "_span")
 
     def __init__(self, span: trace.Span, *, fails_from: int = 500) -> None:
         self._span = span
         self._fails_from = fails_from
-        self._token: Token[Context]
 
     def __enter__(self) -> Self:
-        self._token = context.attach(trace.set_span_in_context(self._span))
         return self
 
     def __exit__(
@@ -225,7 +222,6 @@ class _Span:
     ) -> None:
         if kind is not None:  # its text is left out: it may contain what the caller sent
             self.fail(kind.__qualname__)
-        context.detach(self._token)
         self._span.end()
 
     def set_status(self, status: int) -> None:
