@@ -9,7 +9,7 @@ import asyncio
 import logging
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from functools import lru_cache
 from types import TracebackType
 from typing import Final, Self
@@ -80,7 +80,8 @@ class Tracer:
 
         def close() -> None:
             self._provider.shutdown()
-            loop.call_soon_threadsafe(closed.set)
+            with suppress(RuntimeError):  # the gateway has ended without it
+                loop.call_soon_threadsafe(closed.set)
 
         thread = threading.Thread(target=close, name="close-tracer", daemon=True)
         thread.start()

@@ -19,9 +19,6 @@ if TYPE_CHECKING:
 MAX_TRACESTATE_CHARACTERS: Final = 512
 """What https://www.w3.org/TR/trace-context/#tracestate-limits asks systems to pass on; a longer one is dropped."""
 
-MAX_CONTEXT_CHARACTERS: Final = 55 + 1 + MAX_TRACESTATE_CHARACTERS
-"""Of a trace context in the ledger: traceparent, a space and tracestate."""
-
 MAX_LINKS: Final = 128
 """Uploads that a span names, as OTEL_SPAN_LINK_COUNT_LIMIT has it by default."""
 

@@ -299,7 +299,7 @@ class BuildReconciler:
             async with asyncio.TaskGroup() as tasks:
                 for each in work:
                     tasks.create_task(self._counted(each))
-        log_deliveries(before, self.build, self.log_fields())
+        log_deliveries(before, self.build, self.log_fields)
 
     async def _counted(self, work: Coroutine[object, object, object]) -> None:
         try:
@@ -356,14 +356,14 @@ class BuildReconciler:
         before = self.build
         written = await self._writer.write(changes)
         if written is not None:
-            log_changes(before, changes, self.log_fields())
+            log_changes(before, changes, self.log_fields)
         return written
 
     def defer_changes(self, *changes: Change) -> None:
         """Apply changes now and write them with the next ones; for what is done again if the process ends before."""
         before = self.build
         self._writer.defer(changes)
-        log_changes(before, changes, self.log_fields())
+        log_changes(before, changes, self.log_fields)
 
     def apply_written(self, *changes: Change) -> None:
         """Apply changes that the ledger has to the build in memory."""
@@ -411,7 +411,7 @@ class BuildReconciler:
         )
         bodies, delete = self._freed or (None, None)
         blobs = await self._writer.finish(released, bodies)
-        log_blocked(self.build, end.blocked_reason, self.log_fields())
+        log_blocked(self.build, end.blocked_reason, self.log_fields)
         if leaves:
             faults.wake_others()
         if delete is not None:

@@ -120,6 +120,19 @@ async def test_a_rejected_upload_is_a_span_with_its_status_and_no_secret(gateway
     assert not [body for body in collector.bodies if secret.encode() in body]
 
 
+async def test_a_large_upload_has_spans_of_its_first_hundred_files_only(gateway, collector, tmp_path):
+    form = aiohttp.FormData()
+    for number in range(130):
+        form.add_field("files", f'<testsuite name="{number}"/>'.encode(), filename=f"{number}.xml")
+    url = f"{gateway.server_url}{UPLOAD}?job_id={JOB}&build_no=1&node_id=n"
+    async with aiohttp.ClientSession() as http, http.post(url, data=form) as answer:
+        assert answer.status == 200
+    await uploads(collector)
+    assert len(collector.named("validate")) == 100
+    assert len(set(contexts(tmp_path))) == 1
+    assert len(contexts(tmp_path)) == 130
+
+
 async def test_health_checks_make_no_span(gateway, collector):
     async with aiohttp.ClientSession() as http:
         for path in ("/livez", "/readyz"):
