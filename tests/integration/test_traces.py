@@ -12,6 +12,7 @@ from bridge.app import tracing
 from bridge.sandbox.sandbox import DEFAULT_PROJECT_TOKEN, Sandbox
 from bridge.telemetry import logs
 from tests.support.collector import Collector
+from tests.support.ports import REFUSED_URL
 from tests.support.whole import JOB, JUNIT, build_of, running_gateway, until
 
 UPLOAD = "/v1/report/junit/report/upload"
@@ -202,11 +203,11 @@ async def test_without_the_variables_no_context_is_kept(tmp_path, sandbox, monke
     [
         ({}, False),
         ({"OTEL_EXPORTER_OTLP_ENDPOINT": ""}, False),
-        ({"OTEL_EXPORTER_OTLP_ENDPOINT": "http://127.0.0.1:4318"}, True),
-        ({"OTEL_EXPORTER_OTLP_TRACES_ENDPOINT": "http://127.0.0.1:4318/v1/traces"}, True),
-        ({"OTEL_EXPORTER_OTLP_ENDPOINT": "http://127.0.0.1:4318", "OTEL_SDK_DISABLED": "TRUE"}, False),
-        ({"OTEL_EXPORTER_OTLP_ENDPOINT": "http://127.0.0.1:4318", "OTEL_TRACES_EXPORTER": "none"}, False),
-        ({"OTEL_EXPORTER_OTLP_METRICS_ENDPOINT": "http://127.0.0.1:4318"}, False),
+        ({"OTEL_EXPORTER_OTLP_ENDPOINT": REFUSED_URL}, True),
+        ({"OTEL_EXPORTER_OTLP_TRACES_ENDPOINT": f"{REFUSED_URL}/v1/traces"}, True),
+        ({"OTEL_EXPORTER_OTLP_ENDPOINT": REFUSED_URL, "OTEL_SDK_DISABLED": "TRUE"}, False),
+        ({"OTEL_EXPORTER_OTLP_ENDPOINT": REFUSED_URL, "OTEL_TRACES_EXPORTER": "none"}, False),
+        ({"OTEL_EXPORTER_OTLP_METRICS_ENDPOINT": REFUSED_URL}, False),
     ],
 )
 def test_the_standard_variables_switch_traces_on(variables, is_requested):
@@ -224,7 +225,7 @@ def test_the_standard_variables_switch_traces_on(variables, is_requested):
 def test_traces_that_cannot_be_sent_are_a_warning_with_a_remedy(monkeypatch, variables, reason):
     monkeypatch.setitem(__import__("sys").modules, "bridge.telemetry.otel", None)  # its import fails
     with structlog.testing.capture_logs() as lines:
-        found = tracing.open_tracing("a", {"OTEL_EXPORTER_OTLP_ENDPOINT": "http://127.0.0.1:9", **variables})
+        found = tracing.open_tracing("a", {"OTEL_EXPORTER_OTLP_ENDPOINT": REFUSED_URL, **variables})
     assert found is None
     (line,) = lines
     assert (line["event"], line["log_level"]) == ("tracing_unavailable", "warning")

@@ -8,6 +8,7 @@ import pytest
 import yaml
 
 from tests.support.listener import running
+from tests.support.ports import REFUSED_URL
 from tests.support.promtool import DEPLOY, RULES
 from tests.support.upload_server import FORM, GOOD, form
 
@@ -17,9 +18,9 @@ QUERIES = [target["expr"] for panel in PANELS for target in panel.get("targets",
 SELECTOR = re.compile(r"\b(bridge_\w+)(?:\{([^}]*)\})?")
 MATCHER = re.compile(r'(\w+)(=~|!~|!=|=)"([^"]*)"')
 TARGET_LABELS = {"job", "instance"}  # Prometheus adds them
-TABLES = """\
+TABLES = f"""\
 [codearts]
-endpoint = "http://127.0.0.1:9"
+endpoint = "{REFUSED_URL}"
 [callers]
 auth = "open"
 [[routes]]
