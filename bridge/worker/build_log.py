@@ -30,8 +30,8 @@ def log_changes(build: Build, changes: Iterable[Change], fields: Fields) -> None
             case SetDelivery(id=delivery_id, values=values):
                 group = died if values.get("state") is DeliveryState.DEAD else None
                 group = blocked if values.get("blocked_since") is not None else group
-                if group is not None:
-                    delivery = build.deliveries[delivery_id]
+                delivery = build.deliveries.get(delivery_id)
+                if group is not None and delivery is not None:
                     name = build.reports[delivery.report_id].name
                     group[delivery.target.value, values.get("last_error") or ""].append(name)
             case AddRun() if all(run.test_run_id != change.test_run_id for run in build.runs):
