@@ -9,7 +9,7 @@ WORKERS ?= 6
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: screenshots help demo fast one test check lint types format docs verdicts fuzz bench bench-console bench-deliver bench-hook bench-hostile bench-move bench-polling bench-proxy bench-scale bench-slow bench-upload bench-validation chaos language upload-path lock clean
+.PHONY: alerts screenshots help demo fast one test check lint types format docs verdicts fuzz bench bench-console bench-deliver bench-hook bench-hostile bench-move bench-polling bench-proxy bench-scale bench-slow bench-upload bench-validation chaos language upload-path lock clean
 
 help: ## list these targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sort | sed 's/:.*## /\t/' | expand -t 18
@@ -43,7 +43,20 @@ $(VENV)/.browsers: | $(VENV)/.dev
 	done
 	@! command -v chromium >/dev/null || ! command -v firefox-esr >/dev/null || touch $@
 
-test: $(VENV)/.dev $(VENV)/.browsers ## all tests, in less than seven minutes on two cores
+# Debian's package without an installation, which would start a server.
+$(VENV)/bin/promtool: | $(VENV)/.dev
+	@folder=$$(mktemp -d) && trap 'rm -rf "$$folder"' EXIT && chmod 755 "$$folder" && \
+	if (cd "$$folder" && { apt-get download -qq prometheus || \
+			{ test "$$(id -u)" = 0 && apt-get update -qq && apt-get download -qq prometheus; }; }) \
+			2>/dev/null && dpkg-deb -x "$$folder"/prometheus_*.deb "$$folder"; \
+	then cp "$$folder/usr/bin/promtool" $@; \
+	else echo "promtool is not to be had (Debian package prometheus): tests of alerts are skipped." >&2; fi
+
+alerts: $(VENV)/bin/promtool ## the alert rules, and the situations in which they fire
+	$(VENV)/bin/promtool check rules deploy/prometheus/alerts.yml
+	$(VENV)/bin/promtool test rules deploy/prometheus/tests.yml
+
+test: $(VENV)/.dev $(VENV)/.browsers $(VENV)/bin/promtool ## all tests, in less than seven minutes on two cores
 	$(RUN) -m pytest -n $(WORKERS) --dist worksteal
 
 check: lint types test ## what CI runs
@@ -124,7 +137,7 @@ lock: $(VENV)/bin/python ## choose the newest versions: requirements.txt and req
 	$(RUN) -m pip install --quiet --disable-pip-version-check uv
 	$(RUN) -m uv pip compile pyproject.toml --universal --python-version 3.11 --generate-hashes \
 		--no-emit-index-url --no-header --quiet --upgrade -o requirements.txt
-	$(RUN) -m uv pip compile pyproject.toml --group dev --group bench --universal --python-version 3.11 \
+	$(RUN) -m uv pip compile pyproject.toml --extra otel --group dev --group bench --universal --python-version 3.11 \
 		--generate-hashes --no-emit-index-url --no-header --quiet -c requirements.txt -o requirements-dev.txt
 
 clean: ## remove what the targets above made

@@ -7,8 +7,9 @@ address, so the circuit breaker opens after three calls and nothing is delivered
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from processes import ServerProcess, free_port
@@ -17,6 +18,7 @@ HERE = Path(__file__).parent
 ROOT = HERE.parent
 
 GATEWAY, FORM, SINK, PROTOTYPE = "gateway", "Starlette form", "aiohttp sink", "bare prototype"
+NO_TELEMETRY, TRACES = "no telemetry", "with traces"
 OTHER = "against"  # begins the name of another commit's gateway
 
 _SETTINGS = """
@@ -46,6 +48,31 @@ project_token = "{token}"
 """
 
 
+@dataclass(frozen=True, slots=True)
+class Telemetry:
+    """How a gateway is started, so that some of its telemetry is off."""
+
+    name: str
+    program: tuple[str, ...] = ("-m", "bridge")
+    variables: Mapping[str, str] = field(default_factory=dict)
+
+
+def telemetry_variants(collector: ServerProcess) -> tuple[Telemetry, ...]:
+    """Return a gateway without telemetry, one with metrics, which is as it comes, and one with traces too."""
+    traces = {
+        "OTEL_EXPORTER_OTLP_ENDPOINT": f"http://127.0.0.1:{collector.port}",
+        # A collector on the same cores, paused between rounds: nothing is to wait for it.
+        "OTEL_EXPORTER_OTLP_TIMEOUT": "2",
+    }
+    off = Telemetry(NO_TELEMETRY, (os.fspath(HERE / "without_metrics.py"),), {"PYTHONPATH": os.fspath(ROOT)})
+    return off, Telemetry(GATEWAY), Telemetry(TRACES, variables=traces)
+
+
+def collector_server(folder: Path) -> ServerProcess:
+    """Return a collector of traces; with its log in `folder`."""
+    return _script("collector", "collector.py", folder)
+
+
 @contextmanager
 def checkout(commit: str, folder: Path) -> Iterator[Path]:
     """Check `commit` out into a worktree of its own."""
@@ -70,11 +97,12 @@ def gateway(
     auth: str = '"token"',
     tables: str = "",
     root: Path | None = None,
+    telemetry: "Telemetry | None" = None,
 ) -> ServerProcess:
     """Return a gateway with ledger, spool and log in `folder`, which is created; `tables` are further settings.
 
     If `upstream_port` is given, the server on that port is its CodeArts, and the proxy needs no token. `root` is the
-    checkout of another commit, if not this one is meant.
+    checkout of another commit, if not this one is meant, and `telemetry` which of it is on.
     """
     folder.mkdir()
     port = free_port()
@@ -92,9 +120,10 @@ def gateway(
         min_free="min_free" if is_old else "min_free_space",
     )
     config.write_text(settings + tables, encoding="utf-8")
-    command = [sys.executable, "-m", "bridge", "serve", "--config", os.fspath(config)]
-    name = GATEWAY if root is None else root.name
-    return ServerProcess(name, command, port=port, folder=root or ROOT, log=folder / "gateway.log")
+    telemetry = telemetry or Telemetry(GATEWAY if root is None else root.name)
+    command = [sys.executable, *telemetry.program, "serve", "--config", os.fspath(config)]
+    log, variables = folder / "gateway.log", telemetry.variables
+    return ServerProcess(telemetry.name, command, port=port, folder=root or ROOT, log=log, variables=variables)
 
 
 def form_server(folder: Path) -> ServerProcess:

@@ -23,8 +23,8 @@ from statistics import median
 from typing import Any
 
 import asyncpg
-from contenders import HERE, ROOT, checkout, settings_are_old
-from intake import FOLDER, ROUNDS, heading, run_client, share_cores
+from contenders import HERE, ROOT, Telemetry, checkout, collector_server, settings_are_old, telemetry_variants
+from intake import FOLDER, ROUNDS, heading, print_telemetry, run_client, share_cores
 from processes import ServerProcess, free_port
 from surroundings import surroundings
 
@@ -115,7 +115,13 @@ def upstreams(folder: Path, delay_seconds: float) -> ServerProcess:
 
 
 def gateway_at(
-    root: Path, name: str, folder: Path, token: str, upstream: int, ledger: str = ""
+    root: Path,
+    name: str,
+    folder: Path,
+    token: str,
+    upstream: int,
+    ledger: str = "",
+    telemetry: Telemetry | None = None,
 ) -> tuple[ServerProcess, Counts]:
     """Return the gateway of the checkout `root`, and how to read its commits.
 
@@ -136,8 +142,10 @@ def gateway_at(
         polling=POLLING_OF_OLD_COMMITS if is_old else POLLING,
     )
     (folder / "bridge.toml").write_text(settings, encoding="utf-8")
-    command = [sys.executable, "-m", "bridge", "serve", "--config", os.fspath(folder / "bridge.toml")]
-    server = ServerProcess(name, command, port=port, also=(admin,), folder=root, log=folder / "gateway.log")
+    telemetry = telemetry or Telemetry(name)
+    command = [sys.executable, *telemetry.program, "serve", "--config", os.fspath(folder / "bridge.toml")]
+    log, variables = folder / "gateway.log", telemetry.variables
+    server = ServerProcess(name, command, port=port, also=(admin,), folder=root, log=log, variables=variables)
     return server, lambda: commits_of(admin)
 
 
@@ -287,17 +295,22 @@ def run(args: argparse.Namespace, folder: Path) -> None:
             found.pause()
             return found
 
-        def gateway(root: Path, name: str, inner: str) -> Contender:
+        def gateway(root: Path, name: str, inner: str, telemetry: Telemetry | None = None) -> Contender:
             beside = [ends.enter_context(upstreams(folder, args.delay))]
             if not args.postgres:
-                return started(beside, *gateway_at(root, name, folder / inner, token, beside[0].port))
+                port = beside[0].port
+                return started(beside, *gateway_at(root, name, folder / inner, token, port, telemetry=telemetry))
             counter = postgres_counter(folder, database)
             beside.append(ends.enter_context(counter))
             asyncio.run(create_database(database, inner))
             ledger = f"postgresql://postgres@127.0.0.1:{counter.port}/{inner}?sslmode=disable"
-            server, _ = gateway_at(root, name, folder / inner, token, beside[0].port, ledger)
+            server, _ = gateway_at(root, name, folder / inner, token, beside[0].port, ledger, telemetry)
             return started(beside, server, lambda: counts_of(counter.port))
 
+        if args.telemetry:
+            variants = telemetry_variants(ends.enter_context(collector_server(folder)))
+            compare_telemetry([gateway(ROOT, each.name, each.name, each) for each in variants], token, args)
+            return
         contenders = [gateway(ROOT, NOW, "gateway")]
         if args.against:
             contenders.append(gateway(ends.enter_context(checkout(args.against, folder)), args.against, "other"))
@@ -313,6 +326,16 @@ def run(args: argparse.Namespace, folder: Path) -> None:
             builds = SHAPES[reports_a_build] // (QUICK_PART if args.quick else 1)
             heading(f"{builds} builds of {reports_a_build}; median of {args.rounds} rounds")
             print_figures(bench.compare(reports_a_build, builds, args.rounds))
+
+
+def compare_telemetry(contenders: list[Contender], token: str, args: argparse.Namespace) -> None:
+    """Compare gateways without telemetry, with metrics, and with traces too."""
+    bench = Bench(contenders, token)
+    for reports_a_build in args.shapes:
+        builds = SHAPES[reports_a_build] // (QUICK_PART if args.quick else 1)
+        heading(f"telemetry: {builds} builds of {reports_a_build}; median of {args.rounds} rounds")
+        figures = bench.compare(reports_a_build, builds, args.rounds)
+        print_telemetry({name: (each.reports_a_second, each.cpu_ms) for name, each in figures.items()})
 
 
 def postgres_counter(folder: Path, database: PostgresServer) -> ServerProcess:
@@ -334,6 +357,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=ROUNDS, help=f"rounds after the first, default {ROUNDS}")
     parser.add_argument("--against", default="", help="a commit whose gateway is measured beside this one")
     parser.add_argument("--no-peer", action="store_true", help="leave the naive bridge out")
+    parser.add_argument("--telemetry", action="store_true", help="only the cost of metrics and traces")
     parser.add_argument("--postgres", action="store_true", help="ledgers in PostgreSQL without fsync, no peer")
     parser.add_argument("--delay", type=float, default=0.0, help="seconds until an upstream answers, default 0")
     parser.add_argument("--shapes", type=int, nargs="+", default=list(SHAPES), choices=list(SHAPES))

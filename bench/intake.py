@@ -10,6 +10,7 @@ import secrets
 import subprocess
 import sys
 import tempfile
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field
 from itertools import count
@@ -21,14 +22,18 @@ from contenders import (
     FORM,
     GATEWAY,
     HERE,
+    NO_TELEMETRY,
     OTHER,
     PROTOTYPE,
     SINK,
+    TRACES,
     checkout,
+    collector_server,
     form_server,
     gateway,
     prototype_server,
     sink_server,
+    telemetry_variants,
 )
 from load import REPORTS_A_BUILD, Load, Sent
 from processes import PeakMemory, ServerProcess
@@ -41,6 +46,7 @@ BUILDS = 2  # for each connection in one round: 1,280 reports, a second or two
 ROUNDS = 5
 CASES = (60, 230)
 TARGET_OF_FORM = 0.7
+TELEMETRY_TARGETS = {GATEWAY: 0.97, TRACES: 0.9}
 LIMIT_MEMORY_BYTES = 150 * MIB
 IDLE_BUILDS = 10  # 200 reports, one at a time
 QUICK_IDLE_BUILDS = 2
@@ -101,19 +107,36 @@ class Bench:
                 prototype_server(folder),
                 sink_server(folder),
             ]
-            for server in servers:
-                ends.enter_context(server)
-                server.pause()
-            figures = {server.name: Figures() for server in servers}
-            for number in range(self._rounds + 1):
-                for server in servers:
-                    server.resume()
-                    rate, cpu_seconds = self._round(server, cases)
-                    server.pause()
-                    if number:  # the first one warms up
-                        figures[server.name].reports_a_second.append(rate)
-                        figures[server.name].cpu_seconds.append(cpu_seconds)
+            figures = self._measure(servers, cases, ends)
         print_figures(figures)
+
+    def compare_telemetry(self, cases: int = CASES[0]) -> None:
+        """Compare gateways without telemetry, with metrics, and with traces too."""
+        heading(f"telemetry: {REPORT_BYTES // 1000} KB reports of {cases} cases; median of {self._rounds} rounds")
+        folder = self._new_folder()
+        with ExitStack() as ends:
+            variants = telemetry_variants(ends.enter_context(collector_server(folder)))
+            servers = [
+                gateway(folder / str(number), self._token, telemetry=variant) for number, variant in enumerate(variants)
+            ]
+            figures = self._measure(servers, cases, ends)
+        print_telemetry({name: (each.reports_a_second, each.cpu_seconds) for name, each in figures.items()})
+
+    def _measure(self, servers: Sequence[ServerProcess], cases: int, ends: ExitStack) -> dict[str, Figures]:
+        """Start all servers and measure them in turn, each while the others are paused."""
+        for server in servers:
+            ends.enter_context(server)
+            server.pause()
+        figures = {server.name: Figures() for server in servers}
+        for number in range(self._rounds + 1):
+            for server in servers:
+                server.resume()
+                rate, cpu_seconds = self._round(server, cases)
+                server.pause()
+                if number:  # the first one warms up
+                    figures[server.name].reports_a_second.append(rate)
+                    figures[server.name].cpu_seconds.append(cpu_seconds)
+        return figures
 
     def _round(self, server: ServerProcess, cases: int) -> tuple[float, float]:
         """Return accepted reports a second, and seconds of CPU for one of them."""
@@ -217,6 +240,20 @@ def print_figures(figures: dict[str, Figures]) -> None:
     )
 
 
+def print_telemetry(figures: Mapping[str, tuple[Sequence[float], Sequence[float]]]) -> None:
+    """Print the ratios to a gateway without telemetry: of reports a second, and of CPU for a report, inverse."""
+    rates, cpu = figures[NO_TELEMETRY]
+    print(f"  {NO_TELEMETRY:<16}{median(rates):>7.0f} reports/s")
+    for name, target in TELEMETRY_TARGETS.items():
+        their_rates, their_cpu = figures[name]
+        of_rate = median(theirs / ours for theirs, ours in zip(their_rates, rates, strict=True))
+        of_cpu = median(ours / theirs for theirs, ours in zip(their_cpu, cpu, strict=True))
+        print(
+            f"  {name:<16}{median(their_rates):>7.0f} reports/s, {of_rate:.3f} of that; by CPU a report {of_cpu:.3f}, "
+            f"target {target}: {reached(of_cpu >= target)}"
+        )
+
+
 def heading(text: str) -> None:
     print(f"\n{text}", flush=True)
 
@@ -235,6 +272,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=ROUNDS, help=f"rounds after the first, default {ROUNDS}")
     parser.add_argument("--against", default="", help="a commit whose gateway is measured beside this one")
     parser.add_argument("--quick", action="store_true", help="one round of 60 cases and few single reports")
+    parser.add_argument("--telemetry", action="store_true", help="only the cost of metrics and traces")
     parser.add_argument("--folder", type=Path, default=FOLDER, help=f"on a disk, not in memory; default {FOLDER}")
     args = parser.parse_args()
     share_cores()
@@ -243,7 +281,11 @@ def main() -> None:
         for line in surroundings(folder):
             print(line)
         other = ends.enter_context(checkout(args.against, folder)) if args.against else None
-        Bench(folder, 1 if args.quick else args.rounds, other=other, is_quick=args.quick).run()
+        bench = Bench(folder, 1 if args.quick else args.rounds, other=other, is_quick=args.quick)
+        if args.telemetry:
+            bench.compare_telemetry()
+        else:
+            bench.run()
 
 
 if __name__ == "__main__":

@@ -10,7 +10,7 @@ import subprocess
 import threading
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
@@ -35,7 +35,15 @@ class ServerProcess:
     """One server on `port`, and the ports `also`, running inside a `with` block; its output goes to the file `log`."""
 
     def __init__(
-        self, name: str, command: Sequence[str], *, port: int, folder: Path, log: Path, also: Sequence[int] = ()
+        self,
+        name: str,
+        command: Sequence[str],
+        *,
+        port: int,
+        folder: Path,
+        log: Path,
+        also: Sequence[int] = (),
+        variables: Mapping[str, str] | None = None,
     ) -> None:
         self.name = name
         self.port = port
@@ -43,10 +51,13 @@ class ServerProcess:
         self._command = command
         self._folder = folder
         self._log = log
+        self._environment = os.environ | (variables or {})
 
     def __enter__(self) -> Self:
         with self._log.open("wb") as log:
-            self._process = subprocess.Popen(self._command, cwd=self._folder, stdout=log, stderr=log)
+            self._process = subprocess.Popen(
+                self._command, cwd=self._folder, stdout=log, stderr=log, env=self._environment
+            )
         deadline = time.monotonic() + START_SECONDS
         while not self._listens():
             if self._process.poll() is not None or time.monotonic() > deadline:

@@ -132,6 +132,8 @@ async def _worker_config(
     )
     account = clients.credential_digests[CODEARTS]
     rates = RequestRates(database, account, settings.polling.requests_per_minute, resources.metrics)
+    if clients.codearts is not None:
+        resources.metrics.set_rates(dict.fromkeys(Api, rates.highest))
     executor = UpstreamCallExecutor(
         clients,
         resources.spool,
@@ -140,6 +142,7 @@ async def _worker_config(
         background=resources.background,
         delivery_slots=delivery_slots,
         rates=rates,
+        tracer=resources.tracer,
     )
     routes = await database.read(routes_in_use) | {route.name for route in settings.routes}
     return WorkerConfig(

@@ -2,9 +2,7 @@
 # ruff: noqa: PLC0415 -- drivers are imported if the settings need them
 
 import asyncio
-import os
 import platform
-import uuid
 from collections.abc import Mapping
 from contextlib import AsyncExitStack, suppress
 from dataclasses import replace
@@ -20,6 +18,7 @@ from bridge.app.config_mapping import microseconds, routes_of, to_certificate, t
 from bridge.app.notices import open_notice_client
 from bridge.app.resources import BackendContext, ProxyConnections, Resources, open_archive, open_spool
 from bridge.app.start_errors import blamed_on_listener
+from bridge.app.tracing import open_tracing
 from bridge.client.iam import IAM_HEADER_BYTES
 from bridge.client.outbound_proxy import OutboundProxy
 from bridge.client.session import GuardedSession
@@ -52,8 +51,10 @@ from bridge.store.operator_actions import Actor, record_action
 from bridge.store.restore_pause import pause_ledger, paused_since
 from bridge.store.submissions import accept_submitted
 from bridge.store.uploads import accept
+from bridge.telemetry.instance import new_instance
 from bridge.telemetry.logs import redact_text
 from bridge.telemetry.metrics import Metrics
+from bridge.telemetry.traces import call_span
 from bridge.worker.background_tasks import Supervisor
 from bridge.worker.circuit_probe import CircuitProber, trip_breakers_of_removed_routes
 from bridge.worker.cleanup import Cleanup
@@ -66,8 +67,8 @@ from bridge.worker.submission_expiry import SubmissionExpiry
 
 if TYPE_CHECKING:
     from bridge.store.engine.notifications import Notifier
+    from bridge.telemetry.otel import Tracer
 
-MAX_NODE_NAME = 40  # of an owner's name, which may have 64 characters
 SHARED_SPOOL_US = 24 * 3600 * SECOND  # younger blobs of a shared ledger may belong to uploads that are still arriving
 CLOCK_AHEAD_US = 24 * 3600 * SECOND  # a clock that was set back must not hide blobs that were begun before
 MAX_DETAIL_CHARACTERS = 2_000  # of the changes of a reload in the audit log
@@ -80,6 +81,7 @@ class Gateway:
     """A bridge that runs inside `async with`. Call `drain` before the end to finish what is in flight.
 
     With `paused`, the ledger sends nothing until `bridge resume`. `spare` becomes the writer of a SQLite ledger.
+    `instance` is its name in leases, log lines and traces, by default a new one.
     """
 
     def __init__(
@@ -89,12 +91,14 @@ class Gateway:
         clock: Clock | None = None,
         paused: bool = False,
         spare: SpareWriter | None = None,
+        instance: str = "",
     ) -> None:
         self._initial_settings = settings
         self._paused = paused
         self._spare = spare
         self._config: ActiveConfig
         self.clock = clock or SystemClock()
+        self.instance = instance or new_instance()
         self.metrics = Metrics()
         self.server_url = ""
         self.admin_url = ""
@@ -157,10 +161,17 @@ class Gateway:
             sessions=await self._open_sessions(settings, outbound, clock_check, stack),
             proxy_connections=ProxyConnections(await stack.enter_async_context(AsyncExitStack()), outbound),
             lockout=Lockout(self.clock.steady),
+            tracer=await self._open_tracer(stack),
             accept=self._accept,
             request_poll=self._request_poll,
             own_faults=OwnFaults(shared=self.database.shared, wake_others=self._notify_others),
         )
+
+    async def _open_tracer(self, stack: AsyncExitStack) -> "Tracer | None":
+        tracer = await asyncio.to_thread(open_tracing, self.instance)  # imports much
+        if tracer is not None:
+            stack.push_async_callback(tracer.close)
+        return tracer
 
     async def _open_sessions(
         self, settings: Settings, outbound: OutboundProxy, clock_check: LedgerClockCheck, stack: AsyncExitStack
@@ -171,6 +182,7 @@ class Gateway:
             observer=self.metrics.observe_call,
             clock=self.database.now,  # the expiry of a URL is compared with the ledger's time
             dated=clock_check.record_date,
+            traced=call_span,
         )
         public_only = not settings.testnod.allow_private_storage
         sessions = {
@@ -207,8 +219,7 @@ class Gateway:
 
     async def _start_worker(self, settings: Settings, stack: AsyncExitStack) -> None:
         resources, stopping = self._resources, self._resources.stopping
-        owner = f"{os.uname().nodename[:MAX_NODE_NAME]}/{os.getpid()}/{uuid.uuid4().hex[:8]}"
-        self._dispatcher = Dispatcher(lambda: self._config.worker, owner=owner)
+        self._dispatcher = Dispatcher(lambda: self._config.worker, owner=self.instance)
         cleanup = Cleanup(
             database=self.database,
             clock=self.clock,
@@ -267,7 +278,7 @@ class Gateway:
         stack.push_async_callback(self._stop_worker)
 
     async def _start_listeners(self, settings: Settings, stack: AsyncExitStack) -> None:
-        app = server_app(lambda: self._config.server, self.readiness)
+        app = server_app(lambda: self._config.server, self.readiness, self._resources.tracer)
         self._in_flight.track(app)
         connections, admin_connections = connection_limits()
         self._server = self._listener(app, settings.server.host, settings.server.port, connections, self._certificate)

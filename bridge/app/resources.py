@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from bridge.app.start_errors import blamed_on_path
 from bridge.client.outbound_proxy import OutboundProxy
@@ -35,10 +36,14 @@ from bridge.store.blobs.s3 import ObjectStore, S3Spool
 from bridge.store.blobs.temp_file import TempFolder
 from bridge.store.engine.base import Database
 from bridge.telemetry.metrics import Metrics
+from bridge.telemetry.traces import call_span
 from bridge.worker.background_tasks import BackgroundTasks
 from bridge.worker.clock_skew import LedgerClockCheck
 from bridge.worker.own_faults import OwnFaults
 from bridge.worker.status_poller import PollerWaker
+
+if TYPE_CHECKING:
+    from bridge.telemetry.otel import Tracer
 
 
 class ProxyConnections:
@@ -74,6 +79,7 @@ class Resources:
     sessions: Mapping[str, GuardedSession]  # by upstream: testnod, storage, codearts, check, iam
     proxy_connections: ProxyConnections
     lockout: Lockout
+    tracer: "Tracer | None"
     accept: Callable[[AcceptedUpload], Awaitable[UploadReceipt]]  # commits an upload and wakes the dispatcher
     request_poll: RequestPoll
     via: Via = field(default_factory=Via)
@@ -160,7 +166,12 @@ async def open_bucket(
         secret_access_key=s3.secret_access_key.get_secret_value(),
     )
     session = GuardedSession(
-        "s3", limits=LIMITS, outbound_proxy=around.outbound_proxy, observer=around.observer, dated=around.dated
+        "s3",
+        limits=LIMITS,
+        outbound_proxy=around.outbound_proxy,
+        observer=around.observer,
+        dated=around.dated,
+        traced=call_span,
     )
     await ends.enter_async_context(session)
     storage = PresignedUploader(session, OWN_RULES, stall_seconds=STALL_SECONDS, limits=LIMITS)

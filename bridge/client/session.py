@@ -7,11 +7,12 @@ import socket
 import time
 import zlib
 from collections.abc import AsyncIterable, Awaitable, Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from functools import lru_cache, partial
 from types import TracebackType
-from typing import TYPE_CHECKING, Self, TypeVar
+from typing import TYPE_CHECKING, Protocol, Self, TypeVar
 
 import aiohttp
 from yarl import URL
@@ -94,6 +95,17 @@ DATE_SECONDS = 1.0
 CallObserver = Callable[[str, str, float, str], None]
 """Receives upstream, call, seconds and the outcome's class name of every call that ended."""
 
+
+class CallSpan(Protocol):
+    """Takes what became of a request, for traces."""
+
+    def set_status(self, status: int) -> None: ...
+    def fail(self, error_type: str) -> None: ...
+
+
+CallTracer = Callable[[str, URL, str], AbstractContextManager[CallSpan | None]]
+"""Receives method, URL and template of the path of every request; the context lasts until its response is read."""
+
 Clock = Callable[[], int]
 """Returns microseconds UTC."""
 
@@ -116,6 +128,14 @@ def unobserved(_upstream: str, _call: str, _seconds: float, _outcome: str) -> No
     """Ignore the call; for sessions that are not measured."""
 
 
+_NO_SPAN: AbstractContextManager[None] = nullcontext()
+
+
+def untraced(_method: str, _url: URL, _template: str) -> AbstractContextManager[None]:
+    """Ignore the request; for sessions that are not traced."""
+    return _NO_SPAN
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Timeouts:
     """How long a call may take; a slow upstream must not occupy a connection that other calls need."""
@@ -136,6 +156,7 @@ class Request:
     limits: Timeouts | None = None
     max_answer_bytes: int = MAX_ANSWER_BYTES
     secrets: tuple[str, ...] = ()  # in its URL and body; secret headers are recognized by name
+    template: str = ""  # the path, if it is the same for every call of its kind
 
 
 class GuardedSession:
@@ -159,8 +180,10 @@ class GuardedSession:
         observer: CallObserver = unobserved,
         clock: Clock = wall_clock,
         dated: DateObserver = undated,
+        traced: CallTracer = untraced,
     ) -> None:
         self._upstream = upstream
+        self._traced = traced
         self._limits = limits or Timeouts()
         self._observer = observer
         self._clock = clock
@@ -195,6 +218,16 @@ class GuardedSession:
         """
         if any(map(_LINE_BREAK.search, request.headers.values())):
             return NotSent(message="A header of this call contains a line break. Check the token in the settings.")
+        with self._traced(request.method, request.url, request.template) as span:
+            outcome = await self._send(request)
+            if span is not None:
+                if not isinstance(outcome, HttpResponse):
+                    span.fail(type(outcome).__name__)
+                if not isinstance(outcome, NotSent) and outcome.status is not None:
+                    span.set_status(outcome.status)
+            return outcome
+
+    async def _send(self, request: Request) -> HttpResponse | NotSent | OutcomeUnknown:
         transfer = _Transfer()
         running = _TRANSFER.set(transfer)
         try:

@@ -59,7 +59,7 @@ class TestNod:
             "Accept-Encoding": "identity",
             "User-Agent": USER_AGENT,
         }
-        request = Request(method="POST", url=URL(self._base_url + path), headers=headers, body=body)
+        request = Request(method="POST", url=URL(self._base_url + path), headers=headers, body=body, template=path)
         return await self._session.observed(name, self._exchange(request, read))
 
     async def _exchange(

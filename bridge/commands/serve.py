@@ -18,9 +18,10 @@ from bridge.commands.config import read_settings, restrict_umask, warnings_of
 from bridge.commands.console import reload_requested, stop_requested
 from bridge.errors import BridgeError, SettingsError
 from bridge.settings import Settings, apply_without_restart, diff, secret_values, summary
-from bridge.store.engine.forked_writer import SpareWriter, fork_writer
+from bridge.store.engine.forked_writer import fork_writer
 from bridge.store.engine.postgres_url import is_postgres
-from bridge.telemetry.logs import redact_values, set_up
+from bridge.telemetry.instance import new_instance
+from bridge.telemetry.logs import choose, redact_values, set_up
 
 MAX_OPEN_FILES = 65_536
 """Many systems start a process with 1,024, too few for a thousand connections and their spool files."""
@@ -39,18 +40,21 @@ def serve(path: Path, *, paused: bool = False) -> None:
 
     Raise BridgeError if the gateway cannot start.
     """
-    set_up()
+    instance = new_instance()
+    set_up(instance=instance)
     _raise_file_limit()
     restrict_umask()
     settings = read_settings(path)
     redact_values(secret_values(settings))
+    choose(level=settings.log.level, style=settings.log.format)
     log.info("gateway_starting", config=str(path), settings=summary(settings))
     _log_warnings(settings)
     with (
         nullcontext() if is_postgres(settings.store.url) else closing(fork_writer()) as spare,
         asyncio.Runner(loop_factory=partial(_new_event_loop, settings)) as runner,
     ):
-        runner.run(_serve(settings, partial(read_settings, path), paused=paused, spare=spare))
+        gateway = Gateway(settings, paused=paused, spare=spare, instance=instance)
+        runner.run(_serve(gateway, settings, partial(read_settings, path)))
 
 
 def _new_event_loop(settings: Settings) -> asyncio.AbstractEventLoop:
@@ -68,10 +72,9 @@ def _new_event_loop(settings: Settings) -> asyncio.AbstractEventLoop:
     return loop
 
 
-async def _serve(settings: Settings, read: Callable[[], Settings], *, paused: bool, spare: SpareWriter | None) -> None:
+async def _serve(gateway: Gateway, settings: Settings, read: Callable[[], Settings]) -> None:
     stop, reload_event = stop_requested(), reload_requested()
     async with AsyncExitStack() as stack:
-        gateway = Gateway(settings, paused=paused, spare=spare)
         start = asyncio.create_task(stack.enter_async_context(gateway), name="start")
         await asyncio.wait((start, stop), return_when=asyncio.FIRST_COMPLETED)
         if not start.done():  # it may wait for the database, or for a migration
@@ -151,6 +154,7 @@ async def _reload(gateway: Gateway, read: Callable[[], Settings]) -> None:
     before = gateway.settings
     settings, waiting = apply_without_restart(before, wanted)
     await gateway.apply_settings(settings)
+    choose(level=settings.log.level, style=settings.log.format)
     changed = diff(before, settings)
     log.info("settings_reloaded", changed=changed)
     if changed:

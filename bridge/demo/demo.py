@@ -55,7 +55,7 @@ CALL_SECONDS = 20.0  # for one call on this machine
 
 def run_demo(*, keep: bool, postgres: bool, s3: bool) -> bool:
     """Run the builds and print the results; return whether TestNod has processed every run."""
-    set_up(level="ERROR")  # the table is the output
+    set_up(level="error")  # the table is the output
     console = Console(highlight=False)
     with tempfile.TemporaryDirectory(prefix="bridge-demo-") as folder:
         return asyncio.run(_demo(console, Path(folder), keep=keep, postgres=postgres, s3=s3))

@@ -244,6 +244,7 @@ class Report:
     suite_errors: int = 0  # suites with errors outside any test, which TestNod does not show
     generated: bool = False  # by the bridge itself
     failure: str | None = None  # why its file never came: TestNod is sent this reason, and no file
+    trace_context: str | None = None  # traceparent and tracestate of W3C of its upload, in one text; None: not traced
 
     def may_go_to(self, route: str) -> bool:
         """Return whether the caller may use `route`."""
@@ -349,6 +350,11 @@ class Build:
         """Return the reports whose callers may use the route of the build; all while it has none."""
         route = self.run_parameters.route if self.run_parameters else None
         return [report for report in self.reports.values() if route is None or report.may_go_to(route)]
+
+    @property
+    def trace_contexts(self) -> tuple[str, ...]:
+        """Return the trace contexts of the uploads of its reports, oldest first."""
+        return tuple(dict.fromkeys(each.trace_context for each in self.reports.values() if each.trace_context))
 
     @property
     def completed_at(self) -> Instant | None:

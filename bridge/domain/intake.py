@@ -86,6 +86,7 @@ class AcceptedUpload:
     is_foreign: bool = False  # the caller may not upload for the job, so the upload has nothing but a rejection
     forbidden_routes: frozenset[str] = frozenset()  # a build of one of these takes nothing of the upload
     submitted: SubmittedRun | None = None  # of a registration through TestNod's API
+    trace_context: str | None = None  # of its request, as Report.trace_context
     submission_id: int | None = None  # the registered upload whose file this is, or whose file never came
     notices: tuple[NoticeEvent, ...] = ()  # events that it makes true
 

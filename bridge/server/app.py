@@ -7,7 +7,7 @@ needs no token. docs/upload.md has its digest.
 from collections.abc import Awaitable, Callable
 from hashlib import sha256
 from importlib.resources import files
-from typing import Final, NoReturn
+from typing import TYPE_CHECKING, Final, NoReturn
 
 from aiohttp import ETag, web
 
@@ -17,9 +17,13 @@ from bridge.server.config import ServerConfig
 from bridge.server.health import Readiness
 from bridge.server.http.requests import UPLOAD_PATH, claimed_build, forwarded, handle_expect, resembles_upload_path
 from bridge.server.http.responses import handle_errors, quote_for_display
+from bridge.server.http.tracing import traced
 from bridge.server.submission.addresses import FILE_PATH
 from bridge.server.submission.api import API_PATH
 from bridge.server.webhook import WEBHOOK_PATH
+
+if TYPE_CHECKING:
+    from bridge.telemetry.otel import Tracer
 
 UPLOAD_SCRIPT_PATH: Final = "/upload.sh"
 ANY_PATH = "/{path:.*}"
@@ -27,9 +31,12 @@ OWN_PATHS = ("/bridge/{path:.*}", "/hooks/{path:.*}", "/integrations/{path:.*}")
 """CodeArts has nothing below these, so a mistyped path of the bridge gets 404 and is never forwarded."""
 
 
-def server_app(config: Callable[[], ServerConfig], readiness: Readiness) -> web.Application:
+def server_app(
+    config: Callable[[], ServerConfig], readiness: Readiness, tracer: "Tracer | None" = None
+) -> web.Application:
     """Return the application of the server listener; `config` returns the configuration for each new request."""
-    app = web.Application(middlewares=[forwarded(lambda: config().trusted_proxies), handle_errors])
+    tracing = [] if tracer is None else [traced(tracer)]
+    app = web.Application(middlewares=[forwarded(lambda: config().trusted_proxies), *tracing, handle_errors])
     handlers = _Handlers(config)
     for path in (UPLOAD_PATH, f"{UPLOAD_PATH}/"):  # some servers ignore a final slash
         app.router.add_post(path, handlers.upload, expect_handler=handle_expect)

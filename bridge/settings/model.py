@@ -356,6 +356,13 @@ class NoticeSettings(SettingsTable):
     secret: Secret = NO_SECRET
 
 
+class LogSettings(SettingsTable):
+    """`[log]`: the lines on stderr."""
+
+    format: Literal["auto", "json", "console"] = "auto"  # auto: text on a terminal, else JSON
+    level: Literal["debug", "info", "warning", "error"] = "info"
+
+
 class CodeCheckSettings(SettingsTable):
     """`[routes.code_check]`: the Check task whose report is added to the run; a limit of None does not apply."""
 
@@ -417,6 +424,7 @@ class Settings(SettingsTable):
     proxy: ProxySettings = ProxySettings()
     webhook: WebhookSettings = WebhookSettings()
     notices: tuple[NoticeSettings, ...] = ()
+    log: LogSettings = LogSettings()
     routes: tuple[RouteSettings, ...] = ()
 
 

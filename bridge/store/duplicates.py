@@ -87,6 +87,7 @@ class NewReportRow(NamedTuple):
     body: bytes | None
     blob: str | None
     failure: str | None
+    trace_context: str | None
 
 
 ReportRows = Mapping[ReportKey, NewReportRow]
@@ -94,7 +95,7 @@ ReportRows = Mapping[ReportKey, NewReportRow]
 REPLACED = (
     *("body", "blob", "sent_size", "sent_sha256", "notes", "highlights"),
     *("suites", "tests", "failures", "errors", "skipped", "flaky", "suite_errors", "disabled", "time_us"),
-    *("caller", "caller_routes", "address", "request_id"),
+    *("caller", "caller_routes", "address", "request_id", "trace_context"),
 )
 """The columns that a repeat of a dead report replaces: its route may repair or strip by now, and its caller may have
 other rights."""

@@ -89,6 +89,7 @@ class BacklogCounts:
     """How much waits for a target or for an operator; deliveries that are not delivered, by (target, state)."""
 
     deliveries: dict[tuple[str, str], int]
+    pending_since: dict[str, int]  # of the oldest pending delivery, by target
     stuck: int
     blocked: int
 
@@ -188,10 +189,13 @@ def find_why(connection: Connection, job_id: str, build_no: BuildNo) -> WhyInput
 
 def counts(connection: Connection) -> BacklogCounts:
     """Count what is not finished; each count reads an index that holds nothing else."""
-    grouped = select(deliveries.c.target, deliveries.c.state, func.count().label("n"))
+    oldest = func.min(deliveries.c.pending_since).label("oldest")
+    grouped = select(deliveries.c.target, deliveries.c.state, func.count().label("n"), oldest)
     grouped = grouped.where(UNFINISHED_DELIVERY).group_by(deliveries.c.state, deliveries.c.target)
+    found = connection.execute(grouped).all()
     return BacklogCounts(
-        deliveries={(row.target, row.state): row.n for row in connection.execute(grouped)},
+        deliveries={(row.target, row.state): row.n for row in found},
+        pending_since={row.target: row.oldest for row in found if row.state == DeliveryState.PENDING},
         stuck=_count(connection, builds.c.stuck_reason.is_not(None)),
         blocked=_count(connection, builds.c.blocked_reason.is_not(None)),
     )

@@ -152,6 +152,7 @@ class ReportRow(NamedTuple):
     has_bytes: bool
     generated: bool
     failure: str | None
+    trace_context: str | None
 
 
 class ReconciledReportRow(NamedTuple):

@@ -150,6 +150,7 @@ reports = sa.Table(
     sa.Column("body", sa.LargeBinary),  # of small reports, until they are delivered
     sa.Column("blob", sa.String(128)),  # of other reports: the key in the spool
     sa.Column("failure", sa.Text),  # why the file of a submission never came
+    sa.Column("trace_context", sa.String(600)),  # W3C traceparent and tracestate of its upload; null: not traced
     sa.UniqueConstraint("build_id", "dedupe_key"),
 )
 

@@ -435,6 +435,7 @@ def _report_row(key: ReportKey, report: NewReport, upload: AcceptedUpload, now: 
         body=report.body,
         blob=report.blob,
         failure=report.failure,
+        trace_context=upload.trace_context,
     )
 
 

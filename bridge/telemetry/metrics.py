@@ -4,14 +4,17 @@ To add a metric, create it in `Metrics.__init__`, the series of a counter with l
 to docs/operate.md.
 """
 
-from collections.abc import Iterator, Mapping
+import platform
+from collections.abc import Iterable, Iterator, Mapping
 from itertools import product
 from types import UnionType
 from typing import get_args
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
+from bridge import __version__
 from bridge.domain.build import DeliveryState, DeliveryTarget
+from bridge.domain.circuit_breaker import ARCHIVE, CODEARTS, MIRROR, TESTNOD, breakers_of
 from bridge.domain.lifecycle.mirror import StagesOutcome, SummaryOutcome, UploadOutcome
 from bridge.domain.outcomes import (
     CheckOutcome,
@@ -27,6 +30,7 @@ from bridge.domain.outcomes import (
     UploadFailedOutcome,
 )
 from bridge.domain.request_rate import Api
+from bridge.domain.result_mismatch import MismatchKind
 from bridge.errors import BridgeError
 from bridge.protocols.iam import TokenOutcome, ValidationOutcome
 from bridge.protocols.notices import NoticeFormat
@@ -39,6 +43,7 @@ COMMIT_WRITES = (1, 2, 4, 8, 16, 32, 64)  # a commit has at most 64 writes
 CALL_SECONDS = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300)  # calls without a body end at 30 s
 
 CLOSE_REASONS = ("header_timeout", "header_size", "write_timeout", "limit")
+UPSTREAMS = (TESTNOD, CODEARTS, ARCHIVE, MIRROR)
 RELOAD_RESULTS = ("success", "rejected")
 PROXY_UPSTREAMS = ("build", "check", "iam")
 PROXY_STATUSES = ("2xx", "3xx", "4xx", "5xx", "none")
@@ -70,8 +75,8 @@ CALLS: dict[str, dict[str, UnionType]] = {
 class Metrics:
     """All metrics of one gateway. Labels have small sets of values: constants, or names of routes and tasks.
 
-    Each series of a counter exists with 0 from the start: Prometheus sees no increase in a series that its first event
-    creates, so an alert would miss that event.
+    Each series exists with 0 from the start, but those of routes, which the first scrape creates: Prometheus sees no
+    increase in a series that its first event creates, so an alert would miss that event.
     """
 
     def __init__(self) -> None:
@@ -82,6 +87,11 @@ class Metrics:
         )
         self._rejections = self._counter("bridge_rejections", "Rejected files and uploads, by error code.", "code")
         self._pending = self._gauge("bridge_deliveries_pending", "Deliveries that are pending now.", "target")
+        self._oldest_pending = self._gauge(
+            "bridge_deliveries_oldest_pending_age_seconds",
+            "How long the oldest pending delivery has been pending; 0 if none is.",
+            "target",
+        )
         self._dead = self._gauge("bridge_deliveries_dead", "Deliveries that were given up.", "target")
         self._completed = self._counter("bridge_deliveries_completed", "Completed deliveries.", "target")
         self._stuck = self._gauge("bridge_builds_stuck", "Builds whose run stays pending at TestNod after finalize.")
@@ -96,7 +106,7 @@ class Metrics:
             "route",
         )
         self._circuit_open = self._gauge(
-            "bridge_circuit_open_seconds", "How long a circuit breaker has been open; absent while closed.", "upstream"
+            "bridge_circuit_open_seconds", "How long a circuit breaker has been open; 0 while closed.", "upstream"
         )
         self._lag = self._histogram(
             "bridge_finalize_lag_seconds", "Time from the end of a build to its finalize.", LAG_SECONDS
@@ -137,7 +147,14 @@ class Metrics:
         self._notice_events_dropped = self._counter(
             "bridge_notice_events_dropped", "Events whose target was removed from the settings."
         )
+        self._certificate_expiry = self._gauge(
+            "bridge_tls_certificate_expiry_timestamp_seconds",
+            "When the certificate in use expires, as a Unix time; 0 without TLS.",
+        )
         self._spool_free = self._gauge("bridge_spool_free_bytes", "Free space for the spool.")
+        self._ready = self._gauge("bridge_ready", "1 while uploads are accepted, as /readyz has it.")
+        build_info = self._gauge("bridge_build_info", "1, with the version of this gateway.", "version", "python")
+        build_info.labels(__version__, platform.python_version()).set(1)
         self._create_series()
 
     def _create_series(self) -> None:
@@ -145,8 +162,9 @@ class Metrics:
             self._rejections.labels(code)
         for target in DeliveryTarget:
             self._completed.labels(target)
-        for call in call_outcomes():
-            self._calls.labels(*call)
+        for upstream, call, outcome in call_outcomes():
+            self._calls.labels(upstream, call, outcome)
+            self._call_seconds.labels(upstream, call)
         for api in Api:
             self._throttled.labels(api)
         for upstream, status in product(PROXY_UPSTREAMS, PROXY_STATUSES):
@@ -161,6 +179,8 @@ class Metrics:
             self._notices_sent.labels(format_)
             self._notices_failed.labels(format_)
         self.set_deliveries({})
+        self.set_circuits({})
+        self.set_result_mismatches({})
 
     # -- uploads and deliveries ----------------------------------------------------------------------------------
 
@@ -176,9 +196,16 @@ class Metrics:
     def count_delivered(self, target: str, count: int = 1) -> None:
         self._completed.labels(target).inc(count)
 
-    def set_deliveries(self, counts: Mapping[tuple[str, str], int]) -> None:
-        """Set the pending and dead deliveries, by (target, state); a missing pair is 0."""
+    def set_deliveries(
+        self, counts: Mapping[tuple[str, str], int], oldest_seconds: Mapping[str, float] | None = None
+    ) -> None:
+        """Set the pending and dead deliveries, by (target, state), and the age of the oldest pending one by target.
+
+        What is missing is 0.
+        """
+        oldest_seconds = oldest_seconds or {}
         for target in DeliveryTarget:
+            self._oldest_pending.labels(target).set(oldest_seconds.get(target, 0))
             self._pending.labels(target).set(counts.get((target, DeliveryState.PENDING), 0))
             self._dead.labels(target).set(counts.get((target, DeliveryState.DEAD), 0))
 
@@ -189,11 +216,13 @@ class Metrics:
     def count_replaced(self) -> None:
         self._replaced.inc()
 
-    def set_result_mismatches(self, counts: Mapping[tuple[str, str], int]) -> None:
-        """Set the builds whose result differs from their reports, by (kind, route); a missing pair is 0."""
+    def set_result_mismatches(self, counts: Mapping[tuple[str, str], int], routes: Iterable[str] = ()) -> None:
+        """Set the builds whose result differs from their reports, by (kind, route); missing pairs of `routes` are 0."""
         self._mismatches.clear()
-        for (kind, route), count in counts.items():
-            self._mismatches.labels(kind, route).set(count)
+        for kind, route in product(MismatchKind, ("", *routes)):
+            self._mismatches.labels(kind, route)
+        for pair, count in counts.items():
+            self._mismatches.labels(*pair).set(count)
 
     def observe_finalize_lag(self, seconds: float) -> None:
         self._lag.observe(seconds)
@@ -213,10 +242,12 @@ class Metrics:
         duration.observe(seconds)
         calls.inc()
 
-    def set_open_circuits(self, seconds: Mapping[str, float]) -> None:
-        """Set how long breakers have been open, by name; a missing one is closed."""
+    def set_circuits(self, open_seconds: Mapping[str, float], routes: Iterable[str] = ()) -> None:
+        """Set how long breakers have been open, by name; missing ones of upstreams and `routes` are 0."""
         self._circuit_open.clear()
-        for upstream, age in seconds.items():
+        for upstream in (*UPSTREAMS, *(name for route in routes for name in breakers_of(route))):
+            self._circuit_open.labels(upstream)
+        for upstream, age in open_seconds.items():
             self._circuit_open.labels(upstream).set(age)
 
     def count_throttled(self, api: str) -> None:
@@ -263,6 +294,13 @@ class Metrics:
 
     def set_certificate_invalid(self, *, invalid: bool) -> None:
         self._certificate_invalid.set(invalid)
+
+    def set_certificate_expiry(self, expires_at: float) -> None:
+        """Set when the certificate in use expires, in seconds since 1970."""
+        self._certificate_expiry.set(expires_at)
+
+    def set_ready(self, *, ready: bool) -> None:
+        self._ready.set(ready)
 
     def set_spool_free(self, free_bytes: int) -> None:
         self._spool_free.set(free_bytes)

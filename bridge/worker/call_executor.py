@@ -5,6 +5,9 @@ before the call, makes the call, and commits the changes.
 """
 
 import asyncio
+from collections.abc import Mapping
+from functools import partial
+from typing import TYPE_CHECKING
 
 import structlog
 
@@ -42,6 +45,9 @@ from bridge.worker.mirror_upload import MirrorUploader
 from bridge.worker.reconcile import BuildReconciler, UpstreamClients
 from bridge.worker.report_upload import ReportUploader
 from bridge.worker.request_rates import RequestRates
+
+if TYPE_CHECKING:
+    from bridge.telemetry.otel import Tracer
 
 log = structlog.get_logger(__name__)
 
@@ -156,10 +162,45 @@ class ArchiveCopier:
         return await archive.keep(copy.entry, lambda: pieces_of(location, self._spool))
 
 
+TRACE_NAMES: Mapping[type[UpstreamCall], str] = {
+    FetchRecord: "record_info",
+    Poll: "build_info",
+    Register: "register",
+    Put: "put",
+    ReportUploadFailed: "upload_failed",
+    Finalize: "finalize",
+    FetchCheckReport: "refresh",
+    steps.UploadToMirror: "mirror_upload",
+    steps.CompareMirror: "mirror_compare",
+    steps.CopyToArchive: "archive",
+}
+"""The attribute `bridge.call` of the spans of each kind of call."""
+
+
+def _trace_contexts(call: UpstreamCall, build: Build) -> tuple[str, ...]:
+    """Return the contexts of the uploads that a call belongs to; the first one is the trace that shows it."""
+    match call:
+        case Register(delivery_id) | steps.CopyToArchive(delivery_id):
+            pass
+        case Put(registration_id) | ReportUploadFailed(registration_id):
+            delivery_id = build.registrations[registration_id].delivery_id
+        case _:
+            return build.trace_contexts
+    context = build.reports[build.deliveries[delivery_id].report_id].trace_context
+    return () if context is None else (context,)
+
+
+def _trace_attributes(call: UpstreamCall, reconciler: BuildReconciler) -> dict[str, str | int]:
+    build = reconciler.build
+    route = build.run_parameters.route if build.run_parameters else ""  # the first register chooses them
+    named = {"bridge.call": TRACE_NAMES[type(call)], "bridge.job_id": build.job_id, "bridge.build_no": build.build_no}
+    return named | ({"bridge.route": route} if route else {})
+
+
 class UpstreamCallExecutor:
     """Makes the calls of all reconcilers. `delivery_slots` limits calls to TestNod and its storage at once."""
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 -- one parameter for each collaborator
         self,
         clients: UpstreamClients,
         spool: Spool,
@@ -169,7 +210,9 @@ class UpstreamCallExecutor:
         background: BackgroundTasks,
         delivery_slots: asyncio.Semaphore,
         rates: RequestRates,
+        tracer: "Tracer | None" = None,
     ) -> None:
+        self._tracer = tracer
         self._build_status = BuildStatusFetcher(clients.codearts, rates)
         self._code_check = CodeCheckFetcher(clients.check, rates)
         self._uploader = ReportUploader(clients, spool, metrics, background=background, slots=delivery_slots)
@@ -179,6 +222,14 @@ class UpstreamCallExecutor:
 
     async def make(self, call: UpstreamCall, reconciler: BuildReconciler) -> UpstreamCall | None:
         """Make one call and record its outcome; return the call that may follow it at once."""
+        if self._tracer is None:
+            return await self._make(call, reconciler)
+        contexts = _trace_contexts(call, reconciler.build)
+        parent, links = contexts[0] if contexts else None, contexts if isinstance(call, Finalize) else ()
+        with self._tracer.resumed(parent, partial(_trace_attributes, call, reconciler), links):
+            return await self._make(call, reconciler)
+
+    async def _make(self, call: UpstreamCall, reconciler: BuildReconciler) -> UpstreamCall | None:
         match call:
             case FetchRecord():
                 await self._build_status.fetch_record(reconciler)

@@ -57,6 +57,8 @@ from bridge.store.circuit_breakers import BreakerSignal, all_breakers, apply_bre
 from bridge.store.engine.base import Database
 from bridge.store.leases import LeasedBuild, Release, Renewal, read_marks, renew
 from bridge.store.retention import BodyRelease
+from bridge.telemetry.traces import TRACE_ID
+from bridge.worker.build_log import LOGGED_HERE, log_blocked, log_changes, log_deliveries
 from bridge.worker.change_writer import NEED_IDS, ChangeWriter
 from bridge.worker.own_faults import OwnFaults, credential_digest, unclaimed_routes
 from bridge.worker.request_rates import RequestRates
@@ -215,7 +217,13 @@ class BuildReconciler:
 
     def log_fields(self) -> dict[str, object]:
         """Return the fields that identify this build in a log line."""
-        return {"job_id": self.build.job_id, "build_no": self.build.build_no, "fencing_token": self.build.fencing_token}
+        build = self.build
+        fields: dict[str, object] = {"job_id": build.job_id, "build_no": build.build_no}
+        if build.run_parameters is not None:
+            fields["route"] = build.run_parameters.route
+        if contexts := build.trace_contexts:
+            fields["trace_id"] = contexts[0][TRACE_ID]
+        return {**fields, "fencing_token": build.fencing_token}
 
     # -- steps ---------------------------------------------------------------------------------------------------
 
@@ -261,7 +269,8 @@ class BuildReconciler:
             await self.write_changes(*step.changes)
         else:
             self.defer_changes(*step.changes)
-        log.info(step.event, **self.log_fields(), **({"reason": step.reason} if step.reason else {}))
+        if step.event not in LOGGED_HERE:
+            log.info(step.event, **self.log_fields(), **({"reason": step.reason} if step.reason else {}))
 
     async def _may_make(self, calls: tuple[UpstreamCall, ...]) -> bool:
         """Return whether calls may be made although the build was read some time ago.
@@ -287,12 +296,14 @@ class BuildReconciler:
             for _ in range(min(len(uploads), self.config.policy.concurrency_per_build))
         ]
         self._writer.begin_calls(len(work))
+        before = self.build
         if len(work) == 1:
             await self._counted(work[0])
-            return
-        async with asyncio.TaskGroup() as tasks:
-            for each in work:
-                tasks.create_task(self._counted(each))
+        else:
+            async with asyncio.TaskGroup() as tasks:
+                for each in work:
+                    tasks.create_task(self._counted(each))
+        log_deliveries(before, self.build, self.log_fields)
 
     async def _counted(self, work: Coroutine[object, object, object]) -> None:
         try:
@@ -346,11 +357,17 @@ class BuildReconciler:
 
     async def write_if_owned(self, *changes: Change) -> tuple[Change, ...] | None:
         """Write as `write_changes` does; return None if another worker has claimed the build."""
-        return await self._writer.write(changes)
+        before = self.build
+        written = await self._writer.write(changes)
+        if written is not None:
+            log_changes(before, changes, self.log_fields)
+        return written
 
     def defer_changes(self, *changes: Change) -> None:
         """Apply changes now and write them with the next ones; for what is done again if the process ends before."""
+        before = self.build
         self._writer.defer(changes)
+        log_changes(before, changes, self.log_fields)
 
     def apply_written(self, *changes: Change) -> None:
         """Apply changes that the ledger has to the build in memory."""
@@ -399,6 +416,7 @@ class BuildReconciler:
         )
         bodies, delete = self._freed or (None, None)
         blobs = await self._writer.finish(released, bodies)
+        log_blocked(self.build, end.blocked_reason, self.log_fields)
         if leaves:
             faults.wake_others()
         if delete is not None:

@@ -19,6 +19,7 @@ UNUSED = (
     "jinja2",
     "pygments",
     "re2",
+    "opentelemetry",
 )
 SETTINGS = """
 [server]

@@ -22,7 +22,7 @@ def next_archive_step(context: PlanContext) -> Step | None:
     dead = [(copy, reason) for copy in ready if (reason := _death(context, copy))]
     if dead:
         changes = (set_delivery(copy, state=DeliveryState.DEAD, last_error=reason) for copy, reason in dead)
-        return Apply("archive_copy_died", tuple(changes))
+        return Apply("delivery_died", tuple(changes))
     if not context.policy.has_archive:
         return None
     if ready and not context.require_unsuspected_clock():  # a copy is stored, and deleted, by the day of its delivery

@@ -166,7 +166,7 @@ def give_up_mirror_deliveries(context: PlanContext) -> Apply | None:
     pending = context.pending_to(DeliveryTarget.CODEARTS)
     dead = [(delivery, reason) for delivery in pending if (reason := _death(context, delivery))]
     changes = (set_delivery(delivery, state=DeliveryState.DEAD, last_error=reason) for delivery, reason in dead)
-    return Apply("mirror_delivery_died", tuple(changes)) if dead else None
+    return Apply("delivery_died", tuple(changes)) if dead else None
 
 
 def due_mirror_calls(context: PlanContext) -> list[UpstreamCall]:

@@ -118,7 +118,9 @@ def admin_app(  # noqa: PLR0913 -- everything that it shows
     guard = admin_guard(lambda: config().access, host, identification)
     app = web.Application(middlewares=[_error_pages(pages), handle_errors, guard])
     app.on_response_prepare.append(_protect_answer)
-    health = _Health(database, readiness, metrics, tasks, certificate, clock, clock_verdict, own_breakers, rates)
+    health = _Health(
+        database, readiness, metrics, tasks, certificate, clock, clock_verdict, own_breakers, rates, config
+    )
     app.router.add_get("/livez", readiness.livez)
     app.router.add_get("/readyz", health.readyz)
     app.router.add_get("/metrics", health.metrics)
@@ -306,7 +308,9 @@ class _Health:
         clock_verdict: Callable[[], Verdict],
         own_breakers: Callable[[], Sequence[CircuitBreaker]],
         rates: Callable[[], Mapping[Api, RequestRate]],
+        config: Callable[[], ServerConfig],
     ) -> None:
+        self._config = config
         self._rates = rates
         self._own_breakers = own_breakers
         self._database = database
@@ -345,10 +349,14 @@ class _Health:
             pass
         else:
             since = {breaker.name: breaker.opened_at for breaker in breakers.known.values()}
-            self._metrics.set_open_circuits({name: (now - at) / SECOND for name, at in since.items() if at is not None})
-            self._metrics.set_deliveries(counted.deliveries)
+            routes = [route.name for route in self._config().routes]
+            open_seconds = {name: (now - at) / SECOND for name, at in since.items() if at is not None}
+            self._metrics.set_circuits(open_seconds, routes)
+            oldest = {target: max(0, now - at) / SECOND for target, at in counted.pending_since.items()}
+            self._metrics.set_deliveries(counted.deliveries, oldest)
             self._metrics.set_builds(stuck=counted.stuck, blocked=counted.blocked)
-            self._metrics.set_result_mismatches(mismatches)
+            self._metrics.set_result_mismatches(mismatches, routes)
+        self._metrics.set_ready(ready=not await self._readiness.reasons())
         self._metrics.set_rates({api: rate.per_minute for api, rate in self._rates().items()})
         for task in self._tasks():
             self._metrics.set_heartbeat(task.name, self._age_seconds(task))
@@ -356,6 +364,7 @@ class _Health:
             self._metrics.set_spool_free(free)
         if self._certificate is not None:
             self._metrics.set_certificate_invalid(invalid=self._certificate.fault is not None)
+            self._metrics.set_certificate_expiry((self._certificate.ends_at or 0) / SECOND)
         return web.Response(body=self._metrics.render(), headers={"Content-Type": CONTENT_TYPE})
 
     async def _failing_notice_targets(self) -> list[NoticeTargetView]:

@@ -8,6 +8,7 @@ import re
 import secrets
 import uuid
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import replace
 from hashlib import sha256
 from typing import Final
 from urllib.parse import quote
@@ -43,6 +44,7 @@ from bridge.store.submissions import (
     register,
 )
 from bridge.telemetry.repeated_lines import log_refusal
+from bridge.telemetry.traces import trace_context
 
 API_PATH: Final = "/integrations/test_runs"
 RUN_NOT_FOUND: Final = "Test run not found for this build_id."
@@ -160,7 +162,8 @@ class SubmissionHandler:
         if submission.state is SubmissionState.OPEN:
             failure = top.get("failure_message", "").strip()[:MAX_FAILURE_CHARACTERS] or NO_REASON
             failure = failure.encode("utf-8", "backslashreplace").decode().replace("\0", "\\0")
-            upload = failed_upload(submission, failure, request_id=request[REQUEST_ID], address=request.remote or "")
+            failed = failed_upload(submission, failure, request_id=request[REQUEST_ID], address=request.remote or "")
+            upload = replace(failed, trace_context=trace_context())
             await self._accept(upload)
             fields = {"submission": submission.id, "reason": failure, **_log_fields(submission, request)}
             _log.warning("submission_failed", **fields)

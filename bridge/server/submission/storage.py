@@ -38,6 +38,7 @@ from bridge.store.engine.base import Database
 from bridge.store.submissions import extend, failed_upload, find_submission
 from bridge.telemetry.metrics import Metrics
 from bridge.telemetry.repeated_lines import log_refusal
+from bridge.telemetry.traces import span, trace_context
 
 NODE: Final = "default"
 
@@ -157,7 +158,8 @@ class Storage:
         except BaseException:
             await receiver.discard()
             raise
-        receipts = await commit_upload(self.accept, upload, store)
+        with span("commit"):
+            receipts = await commit_upload(self.accept, upload, store)
         self._report(request, upload, receipts)
         if store.reports or route.on_invalid is InvalidFilePolicy.WARN:
             return web.Response(headers={"ETag": f'"{digest.hexdigest()}"', **_ids(request)})
@@ -192,6 +194,7 @@ class Storage:
         fields: dict[str, object] = {
             "job_id": upload.job_id,
             "build_no": upload.build_no,
+            "route": upload.job_id,
             "submission": upload.submission_id,
             "caller": upload.caller,
             "address": request.remote,
@@ -230,11 +233,12 @@ def _upload(request: web.Request, submission: Submission, store: UploadFileStore
         reports=tuple(store.reports),
         rejections=tuple(store.rejections),
         submission_id=submission.id,
+        trace_context=trace_context(),
     )
 
 
 def _of(upload: AcceptedUpload, request: web.Request) -> AcceptedUpload:
-    return replace(upload, address=request.remote or "")
+    return replace(upload, address=request.remote or "", trace_context=trace_context())
 
 
 def _require_digest(request: web.Request, md5: bytes) -> None:

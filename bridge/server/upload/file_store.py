@@ -29,6 +29,10 @@ from bridge.store.blobs.base import BlobWriter, Spool
 from bridge.store.blobs.metadata import BlobMetadata
 from bridge.store.duplicates import dedupe_key
 from bridge.store.rejections import MAX_QUARANTINED_BYTES
+from bridge.telemetry.traces import NO_SPAN, span
+
+MAX_TRACED_FILES: Final = 100
+"""Files of one upload with a span of their own, so that a large upload does not fill the queue of spans."""
 
 # -- the buffer of one file: few bytes in memory, more in the spool ----------------------------------------------
 
@@ -273,7 +277,9 @@ class UploadFileStore:
         if isinstance(self._route, NoRoute):
             await self.quarantine(file, f"{name}: {self._route}", NoRoute.code)
             return
-        result = await (self._store_small(file) if file.buffer.in_memory else self._store_spooled(file))
+        is_traced = len(self.reports) + len(self.rejections) < MAX_TRACED_FILES
+        with span("validate", {"bridge.report.size": file.buffer.size}) if is_traced else NO_SPAN:
+            result = await (self._store_small(file) if file.buffer.in_memory else self._store_spooled(file))
         if isinstance(result, NewReport):
             self.reports.append(result)
         elif file.in_archive and result.reason == "not_junit":

@@ -62,6 +62,7 @@ from bridge.server.validation.pool import ValidationPool
 from bridge.store.blobs.base import Spool
 from bridge.telemetry.metrics import Metrics
 from bridge.telemetry.repeated_lines import log_refusal
+from bridge.telemetry.traces import span, trace_context
 
 RECORD_SECONDS: Final = 5.0
 """For the ledger to record a rejection; the client waits for its answer meanwhile."""
@@ -131,6 +132,7 @@ class _Attempt:
             rejections=tuple(rejections),
             is_foreign=is_foreign,
             forbidden_routes=forbidden,
+            trace_context=trace_context(),
         )
 
 
@@ -283,8 +285,9 @@ class UploadHandler:
             raise
         received = await self._receive(incoming, route)
         store, upload = received.store, received.upload
-        receipts = await commit_upload(self._accept, upload, store)
-        self._report_events(attempt, upload, receipts)
+        with span("commit"):
+            receipts = await commit_upload(self._accept, upload, store)
+        self._report_events(attempt, upload, receipts, route.name)
         form = AnswerFormat.of(attempt.request, files=received.wants_files)
         return _response(form, upload, receipts, store, route)
 
@@ -401,7 +404,9 @@ class UploadHandler:
                 pass
             await identity.body.finish()
 
-    def _report_events(self, attempt: _Attempt, upload: AcceptedUpload, receipts: Sequence[ReportReceipt]) -> None:
+    def _report_events(
+        self, attempt: _Attempt, upload: AcceptedUpload, receipts: Sequence[ReportReceipt], route: str
+    ) -> None:
         duplicate = receipts.count(ReportReceipt.DUPLICATE)
         accepted = len(receipts) - duplicate
         if accepted:
@@ -412,7 +417,7 @@ class UploadHandler:
             self._metrics.count_rejection(rejection.code)
         rejected = [rejection.reason for rejection in upload.rejections[:MAX_NAMED_FILES]]
         build = attempt.log_fields((upload.job_id, upload.build_no))
-        fields = {"rejected": rejected, "complete": upload.complete, **build}
+        fields = {"rejected": rejected, "complete": upload.complete, "route": route, **build}
         if rejected and not receipts:
             code, count = rejection_error(upload.rejections, "").code, len(upload.rejections)
             reason = f"{counted(count, 'file')} of this upload {were(count)} rejected, and none was accepted."

@@ -33,7 +33,7 @@ IDLE = {"last_report_at": NOW - POLICY.idle_timeout}
 OLD = {"last_report_at": NOW - POLICY.max_age}
 ENDS = [
     (a_build(pending(**TRIED_LONG, due_at=NOW + HOUR)), POLICY, "delivery_died", {TRUSTED}),
-    (finalized(delivered(), replace(COPY, due_at=NOW + HOUR)), POLICY, "archive_copy_died", {TRUSTED}),
+    (finalized(delivered(), replace(COPY, due_at=NOW + HOUR)), POLICY, "delivery_died", {TRUSTED}),
     (a_build(delivered(), stored(), poll_due_at=NOW + HOUR, **OLD), ASKING, "build_ended", {TRUSTED}),
     (a_build(delivered(), stored(), **IDLE), POLICY, "build_ended", {TRUSTED, UNPROVEN}),
 ]

@@ -6,6 +6,7 @@ import warnings
 import pytest
 import structlog
 
+import bridge
 from bridge.telemetry import logs
 
 CANARY = "canary-4711"
@@ -30,7 +31,7 @@ def restored():
 @pytest.fixture
 def stream(restored):  # noqa: ARG001 - a fixture is used by standing here
     stream = io.StringIO()
-    logs.set_up(stream=stream)
+    logs.set_up(stream=stream, instance="node/1/a")
     return stream
 
 
@@ -42,6 +43,8 @@ def test_one_event_is_one_line_of_json(stream):
     structlog.get_logger("bridge.test").info("report accepted", size=3, name="a\nb")
     (line,) = lines(stream)
     assert line.pop("at").endswith("Z")
+    assert line.pop("version") == bridge.__version__
+    assert line.pop("instance") == "node/1/a"
     assert line == {"event": "report accepted", "level": "info", "size": 3, "name": "a\\nb"}
 
 
@@ -106,3 +109,31 @@ def test_a_terminal_gets_text_on_one_line():
     assert "report\\naccepted" in terminal.getvalue()
     assert len(terminal.getvalue().splitlines()) == 1
     assert CANARY not in terminal.getvalue()
+
+
+def test_a_logger_that_was_used_before_follows_a_new_level_and_a_new_format(stream):
+    used = structlog.get_logger("bridge.test")
+    used.info("x")
+    logs.choose(level="warning")
+    used.info("y")
+    logging.getLogger("aiohttp.server").info("y")
+    used.warning("z")
+    logs.choose(level="debug", style="console")
+    used.debug("as text")
+    *rows, text = stream.getvalue().splitlines()
+    assert [json.loads(row)["event"] for row in rows] == ["x", "z"]
+    assert "as text" in text
+    assert not text.startswith("{")
+
+
+def test_json_may_be_chosen_for_a_terminal(restored):  # noqa: ARG001
+    terminal = Terminal()
+    logs.set_up(stream=terminal)
+    logs.choose(level="info", style="json")
+    structlog.get_logger().info("x")
+    assert lines(terminal)[0]["event"] == "x"
+
+
+def test_lines_of_the_standard_library_have_version_and_instance_too(stream):
+    logging.getLogger("asyncio").error("x")
+    assert (lines(stream)[0]["version"], lines(stream)[0]["instance"]) == (bridge.__version__, "node/1/a")

@@ -1,3 +1,4 @@
+import platform
 import re
 from itertools import product
 from pathlib import Path
@@ -64,13 +65,32 @@ def test_what_is_no_longer_owed_is_shown_as_none():
     assert sample(metrics, 'bridge_deliveries_dead{target="testnod"}') == 1
 
 
+def test_breakers_of_routes_are_closed_until_they_are_known_to_be_open():
+    metrics = Metrics()
+    metrics.set_circuits({"route:shop": 12.5, "pause:old": 3}, ["shop"])
+    assert sample(metrics, 'bridge_circuit_open_seconds{upstream="route:shop"}') == 12.5
+    assert sample(metrics, 'bridge_circuit_open_seconds{upstream="storage:shop"}') == 0
+    assert sample(metrics, 'bridge_circuit_open_seconds{upstream="pause:old"}') == 3
+    metrics.set_circuits({}, ["app"])
+    assert b"shop" not in metrics.render()
+    assert b"pause:old" not in metrics.render()
+
+
+def test_the_version_is_a_label():
+    labels = f'python="{platform.python_version()}",version="{bridge.__version__}"'
+    assert sample(Metrics(), f"bridge_build_info{{{labels}}}") == 1
+
+
 def test_mismatches_that_are_gone_are_not_shown():
     metrics = Metrics()
     metrics.set_result_mismatches({("no_report", ""): 2, ("failed_tests", "shop"): 1})
     assert sample(metrics, 'bridge_builds_result_mismatch{kind="no_report",route=""}') == 2
-    metrics.set_result_mismatches({("failed_tests", "shop"): 3})
+    metrics.set_result_mismatches({("failed_tests", "shop"): 3}, ["shop", "app"])
     assert sample(metrics, 'bridge_builds_result_mismatch{kind="failed_tests",route="shop"}') == 3
-    assert b'kind="no_report"' not in metrics.render()
+    assert sample(metrics, 'bridge_builds_result_mismatch{kind="no_report",route=""}') == 0
+    assert sample(metrics, 'bridge_builds_result_mismatch{kind="no_report",route="app"}') == 0
+    metrics.set_result_mismatches({}, ["app"])
+    assert b'route="shop"' not in metrics.render()
 
 
 def test_counters_exist_with_zero_before_their_first_event():
@@ -91,6 +111,11 @@ def test_counters_exist_with_zero_before_their_first_event():
         'bridge_proxy_requests_total{status="5xx",upstream="build"}',
         'bridge_connections_closed_total{reason="limit"}',
         'bridge_config_reloads_total{result="rejected"}',
+        'bridge_deliveries_oldest_pending_age_seconds{target="testnod"}',
+        'bridge_circuit_open_seconds{upstream="testnod"}',
+        'bridge_builds_result_mismatch{kind="failed_tests",route=""}',
+        'bridge_upstream_request_duration_seconds_count{call="put",upstream="storage"}',
+        "bridge_tls_certificate_expiry_timestamp_seconds",
     ):
         assert sample(metrics, name) == 0, name
 
@@ -119,6 +144,7 @@ def test_the_metrics_have_these_names_and_no_others():
         "bridge_reports_duplicate_total",
         "bridge_rejections_total",
         "bridge_deliveries_pending",
+        "bridge_deliveries_oldest_pending_age_seconds",
         "bridge_deliveries_dead",
         "bridge_deliveries_completed_total",
         "bridge_builds_stuck",
@@ -142,5 +168,8 @@ def test_the_metrics_have_these_names_and_no_others():
         "bridge_notices_failed_total",
         "bridge_notice_events_pending",
         "bridge_notice_events_dropped_total",
+        "bridge_tls_certificate_expiry_timestamp_seconds",
+        "bridge_ready",
+        "bridge_build_info",
         "bridge_spool_free_bytes",
     }

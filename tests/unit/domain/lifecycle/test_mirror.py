@@ -202,7 +202,7 @@ def test_a_route_that_does_not_mirror_blocks_its_copies_which_are_dead_only_if_t
     build = apply(build, step.changes)
     assert isinstance(plan(build, NOW + POLICY.give_up_after - 1, POLICY, breakers()), Wait)
     dead = plan(build, NOW + POLICY.give_up_after, POLICY, breakers())
-    assert (dead.event, dead.changes[0].values["state"]) == ("mirror_delivery_died", DeliveryState.DEAD)
+    assert (dead.event, dead.changes[0].values["state"]) == ("delivery_died", DeliveryState.DEAD)
 
     resumed = plan(build, NOW + HOUR, MIRRORING, breakers())
     assert resumed.event == "delivery_unblocked"
