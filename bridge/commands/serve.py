@@ -17,8 +17,9 @@ from bridge.app.gateway import Gateway
 from bridge.commands.config import read_settings, restrict_umask, warnings_of
 from bridge.commands.console import reload_requested, stop_requested
 from bridge.errors import BridgeError, SettingsError
+from bridge.server.http.passed_sockets import take_sockets
 from bridge.settings import Settings, apply_without_restart, diff, secret_values, summary
-from bridge.store.engine.forked_writer import SpareWriter, fork_writer
+from bridge.store.engine.forked_writer import fork_writer
 from bridge.store.engine.postgres_url import is_postgres
 from bridge.telemetry.logs import redact_values, set_up
 
@@ -42,6 +43,7 @@ def serve(path: Path, *, paused: bool = False) -> None:
     set_up()
     _raise_file_limit()
     restrict_umask()
+    sockets = take_sockets(os.environ)  # before any other process is forked
     settings = read_settings(path)
     redact_values(secret_values(settings))
     log.info("gateway_starting", config=str(path), settings=summary(settings))
@@ -50,7 +52,8 @@ def serve(path: Path, *, paused: bool = False) -> None:
         nullcontext() if is_postgres(settings.store.url) else closing(fork_writer()) as spare,
         asyncio.Runner(loop_factory=partial(_new_event_loop, settings)) as runner,
     ):
-        runner.run(_serve(settings, partial(read_settings, path), paused=paused, spare=spare))
+        gateway = Gateway(settings, paused=paused, spare=spare, sockets=sockets)
+        runner.run(_serve(gateway, settings, partial(read_settings, path)))
 
 
 def _new_event_loop(settings: Settings) -> asyncio.AbstractEventLoop:
@@ -68,10 +71,9 @@ def _new_event_loop(settings: Settings) -> asyncio.AbstractEventLoop:
     return loop
 
 
-async def _serve(settings: Settings, read: Callable[[], Settings], *, paused: bool, spare: SpareWriter | None) -> None:
+async def _serve(gateway: Gateway, settings: Settings, read: Callable[[], Settings]) -> None:
     stop, reload_event = stop_requested(), reload_requested()
     async with AsyncExitStack() as stack:
-        gateway = Gateway(settings, paused=paused, spare=spare)
         start = asyncio.create_task(stack.enter_async_context(gateway), name="start")
         await asyncio.wait((start, stop), return_when=asyncio.FIRST_COMPLETED)
         if not start.done():  # it may wait for the database, or for a migration
