@@ -64,8 +64,9 @@ format: $(VENV)/.dev ## rewrite files as ruff wants them
 	$(RUN) -m ruff check --fix .
 	$(RUN) -m ruff format .
 
-docs: $(VENV)/.runtime ## render docs/codes.md and parts of docs/upload.md
+docs: $(VENV)/.runtime ## render docs/codes.md, docs/reference/ and parts of docs/upload.md
 	$(RUN) -m docs.render_codes
+	$(RUN) -m docs.render_reference
 	$(RUN) -m docs.render_upload
 
 site: $(VENV)/.release docs ## build the documentation into site/, with every link checked
