@@ -37,9 +37,7 @@ def on_files(files: Any, config: Any) -> Any:
     from mkdocs.structure.files import File  # noqa: PLC0415 -- tests read `heading_id` without mkdocs
 
     for name in PAGES:
-        files.append(
-            File.generated(config, f"{ADDED}{name}", content=(REPOSITORY / name).read_text(encoding="utf-8"))
-        )
+        files.append(File.generated(config, f"{ADDED}{name}", content=(REPOSITORY / name).read_text(encoding="utf-8")))
     return files
 
 
