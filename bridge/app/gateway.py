@@ -218,6 +218,7 @@ class Gateway:
             archive=resources.archive,
             keep_us=microseconds(settings.store.retention),
             keep_rejected_us=microseconds(settings.store.rejected_retention),
+            keep_rows_us=None if settings.store.row_retention is None else microseconds(settings.store.row_retention),
             keeps_for_replacement=lambda: self._config.worker.policy.replace_stuck_runs,
             clock_verdict=resources.clock_check.check,
         )
