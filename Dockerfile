@@ -1,7 +1,7 @@
 # The gateway in a small image: no root, one volume for the ledger and the spool, a health check.
 FROM python:3.11-slim
 
-RUN useradd --system --uid 10001 --home-dir /app bridge \
+RUN useradd --system --uid 10001 --user-group --home-dir /app bridge \
  && mkdir -p /app /data && chown bridge:bridge /data
 WORKDIR /app
 
@@ -13,7 +13,7 @@ COPY bridge ./bridge
 COPY config.example.toml ./
 RUN python -m compileall -q bridge
 
-USER bridge
+USER 10001:10001
 VOLUME /data
 # In the container the ledger and the spool lie on the volume, whatever the settings file says of folders.
 ENV PYTHONUNBUFFERED=1 \

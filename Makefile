@@ -9,7 +9,7 @@ WORKERS ?= 6
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: alerts screenshots help demo fast one test check lint types format docs verdicts fuzz bench bench-console bench-deliver bench-hook bench-hostile bench-move bench-polling bench-proxy bench-scale bench-slow bench-upload bench-validation chaos language upload-path lock clean
+.PHONY: alerts audit deploy-tools dist manifests sbom site screenshots help demo fast one test check lint types format docs verdicts fuzz bench bench-console bench-deliver bench-hook bench-hostile bench-move bench-polling bench-proxy bench-scale bench-slow bench-upload bench-validation chaos language upload-path lock clean
 
 help: ## list these targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sort | sed 's/:.*## /\t/' | expand -t 18
@@ -35,11 +35,15 @@ fast: $(VENV)/.dev ## unit tests without property and memory tests, in less than
 one: $(VENV)/.dev ## one file or test: T=tests/unit/test_imports.py
 	$(RUN) -m pytest $(or $(T),$(error Name a file, folder or test: make one T=tests/unit/test_imports.py))
 
+$(VENV)/.release: requirements-release.txt | $(VENV)/.dev
+	$(RUN) -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements-release.txt
+	touch $@
+
 $(VENV)/.browsers: | $(VENV)/.dev
-	@for name in chromium firefox-esr; do \
-		command -v $$name >/dev/null || { test "$$(id -u)" = 0 && apt-get update -qq && \
+	@for name in chromium firefox-esr nginx; do \
+		PATH="$$PATH:/usr/sbin" command -v $$name >/dev/null || { test "$$(id -u)" = 0 && apt-get update -qq && \
 			apt-get install -qq --yes --no-install-recommends $$name >/dev/null; } || \
-			echo "$$name is not installed (apt-get install $$name): tests of the console in it are skipped." >&2; \
+			echo "$$name is not installed (apt-get install $$name): tests that use it are skipped." >&2; \
 	done
 	@! command -v chromium >/dev/null || ! command -v firefox-esr >/dev/null || touch $@
 
@@ -56,7 +60,7 @@ alerts: $(VENV)/bin/promtool ## the alert rules, and the situations in which the
 	$(VENV)/bin/promtool check rules deploy/prometheus/alerts.yml
 	$(VENV)/bin/promtool test rules deploy/prometheus/tests.yml
 
-test: $(VENV)/.dev $(VENV)/.browsers $(VENV)/bin/promtool ## all tests, in less than seven minutes on two cores
+test: $(VENV)/.dev $(VENV)/.release $(VENV)/.browsers $(VENV)/bin/promtool ## all tests, in less than seven minutes on two cores
 	$(RUN) -m pytest -n $(WORKERS) --dist worksteal
 
 check: lint types test ## what CI runs
@@ -73,9 +77,33 @@ format: $(VENV)/.dev ## rewrite files as ruff wants them
 	$(RUN) -m ruff check --fix .
 	$(RUN) -m ruff format .
 
-docs: $(VENV)/.runtime ## render docs/codes.md and parts of docs/upload.md
+docs: $(VENV)/.runtime ## render docs/codes.md, docs/reference/ and parts of docs/upload.md
 	$(RUN) -m docs.render_codes
+	$(RUN) -m docs.render_reference
 	$(RUN) -m docs.render_upload
+
+site: $(VENV)/.release docs ## build the documentation into site/, with every link checked
+	NO_MKDOCS_2_WARNING=1 $(RUN) -m mkdocs build --strict --quiet
+
+manifests: $(VENV)/.release ## render deploy/kubernetes from the Helm chart
+	$(RUN) -m tools.render_manifests
+
+deploy-tools: $(VENV)/.release ## install what checks deploy/
+
+dist: $(VENV)/.dev ## build wheel and sdist into dist/, the same bytes from the same commit
+	$(RUN) -m tools.build_release
+
+sbom: $(VENV)/.release ## list what the gateway runs on, with licenses: dist/bridge.cdx.json and dist/licenses.md
+	mkdir -p dist
+	$(PYTHON) -m venv --clear --without-pip build/runtime
+	$(RUN) -m pip --python build/runtime/bin/python install --quiet --disable-pip-version-check --require-hashes \
+		-r requirements.txt
+	$(RUN) -m cyclonedx_py environment build/runtime/bin/python --pyproject pyproject.toml --output-reproducible \
+		--output-file dist/bridge.cdx.json
+	$(RUN) -m tools.license_list dist/bridge.cdx.json dist/licenses.md
+
+audit: $(VENV)/.release ## look up known vulnerabilities; fails if the registry has no data about a package
+	$(RUN) -m pip_audit --strict --disable-pip --require-hashes -r requirements.txt
 
 verdicts: $(VENV)/.dev ## render docs/verdicts.md; CORPUS=folder adds its files
 	$(RUN) -m docs.render_verdicts $(CORPUS)
@@ -133,12 +161,14 @@ bench-slow: $(VENV)/.dev ## uploads beside 500 clients that send a byte a second
 bench-hostile: $(VENV)/.dev ## an honest caller beside callers that try to keep others out
 	$(RUN) bench/hostile_callers.py
 
-lock: $(VENV)/bin/python ## choose the newest versions: requirements.txt and requirements-dev.txt
+lock: $(VENV)/bin/python ## choose the newest versions: requirements.txt, requirements-dev.txt and requirements-release.txt
 	$(RUN) -m pip install --quiet --disable-pip-version-check uv
 	$(RUN) -m uv pip compile pyproject.toml --universal --python-version 3.11 --generate-hashes \
 		--no-emit-index-url --no-header --quiet --upgrade -o requirements.txt
 	$(RUN) -m uv pip compile pyproject.toml --extra otel --group dev --group bench --universal --python-version 3.11 \
 		--generate-hashes --no-emit-index-url --no-header --quiet -c requirements.txt -o requirements-dev.txt
+	$(RUN) -m uv pip compile pyproject.toml --group release --universal --python-version 3.11 --generate-hashes \
+		--no-emit-index-url --no-header --quiet -c requirements-dev.txt -o requirements-release.txt
 
 clean: ## remove what the targets above made
-	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf $(VENV) build dist site .mypy_cache .ruff_cache .pytest_cache .hypothesis

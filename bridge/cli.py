@@ -611,6 +611,43 @@ def finalize(which: OneBuild, *, as_json: AsJson = False, config: Config = DEFAU
 
 
 @app.command(rich_help_panel=OPERATE)
+def forget(
+    which: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="[JOB [NO]]", help="A build, or its id, or a job with all its builds."),
+    ] = None,
+    *,
+    caller: Annotated[
+        str, typer.Option(metavar="NAME", help="Replace this name of a caller in all uploads.", show_default=False)
+    ] = "",
+    yes: Annotated[bool, typer.Option("--yes", "-y", metavar="", help="Do not ask.")] = False,
+    as_json: AsJson = False,
+    config: Config = DEFAULT_CONFIG,
+) -> None:
+    """Delete builds with their reports and rejections, or the name of a person.
+
+    What was delivered stays in TestNod. Without a terminal, --yes is required.
+    """
+    from urllib.parse import quote
+
+    from bridge.commands.operate import AdminCommands
+
+    if bool(which) is bool(caller) or len(which or []) > 2:
+        raise typer.BadParameter("Name one of: a build, a job, --caller.")
+
+    def sure(question: str) -> bool:
+        if not yes and not sys.stdin.isatty():
+            raise BridgeError("Without a terminal to ask at, --yes is required.")
+        return yes or typer.confirm(f"{question}?", err=True)
+
+    commands = AdminCommands(config, json_wanted=as_json)
+    if which:
+        commands.forget(which, sure=sure)
+    elif sure(f"Replace the name {caller} in all uploads"):
+        commands.act(f"/api/v1/callers/{quote(caller, safe='')}/forget")
+
+
+@app.command(rich_help_panel=OPERATE)
 def routes(
     action: Annotated[RouteAction | None, typer.Argument(help="What to do with a route.", show_default=False)] = None,
     name: Annotated[str, typer.Argument(metavar="[NAME]", help="The route.", show_default=False)] = "",

@@ -17,7 +17,7 @@ from bridge.app.active_config import ActiveConfig, build_active_config
 from bridge.app.config_mapping import microseconds, routes_of, to_certificate, to_outbound_proxy
 from bridge.app.notices import open_notice_client
 from bridge.app.resources import BackendContext, ProxyConnections, Resources, open_archive, open_spool
-from bridge.app.start_errors import blamed_on_listener
+from bridge.app.start_errors import blamed_on_listener, require_reach
 from bridge.app.tracing import open_tracing
 from bridge.client.iam import IAM_HEADER_BYTES
 from bridge.client.outbound_proxy import OutboundProxy
@@ -36,11 +36,13 @@ from bridge.server.auth.signatures import Lockout
 from bridge.server.health import Readiness
 from bridge.server.http.connections import ConnectionLimiter
 from bridge.server.http.listener import InFlightRequests, Listener, connection_limits
+from bridge.server.http.passed_sockets import PassedSockets
 from bridge.server.http.tls import Certificate
 from bridge.server.upload.file_store import Quarantine
 from bridge.server.upload.spool_recovery import SpoolRecovery
 from bridge.server.validation.pool import ValidationPool
 from bridge.settings import Settings
+from bridge.settings.model import AdminSettings, ServerSettings
 from bridge.store.blobs.base import hour_of
 from bridge.store.circuit_breakers import make_probes_due, wake_waiting_builds
 from bridge.store.engine.forked_writer import SpareWriter
@@ -82,6 +84,7 @@ class Gateway:
 
     With `paused`, the ledger sends nothing until `bridge resume`. `spare` becomes the writer of a SQLite ledger.
     `instance` is its name in leases, log lines and traces, by default a new one.
+    Listeners use `sockets` if there are any for them, else host and port of the settings.
     """
 
     def __init__(
@@ -92,10 +95,12 @@ class Gateway:
         paused: bool = False,
         spare: SpareWriter | None = None,
         instance: str = "",
+        sockets: PassedSockets | None = None,
     ) -> None:
         self._initial_settings = settings
         self._paused = paused
         self._spare = spare
+        self._sockets = sockets or {}
         self._config: ActiveConfig
         self.clock = clock or SystemClock()
         self.instance = instance or new_instance()
@@ -228,6 +233,7 @@ class Gateway:
             archive=resources.archive,
             keep_us=microseconds(settings.store.retention),
             keep_rejected_us=microseconds(settings.store.rejected_retention),
+            keep_rows_us=None if settings.store.row_retention is None else microseconds(settings.store.row_retention),
             keeps_for_replacement=lambda: self._config.worker.policy.replace_stuck_runs,
             clock_verdict=resources.clock_check.check,
         )
@@ -281,7 +287,7 @@ class Gateway:
         app = server_app(lambda: self._config.server, self.readiness, self._resources.tracer)
         self._in_flight.track(app)
         connections, admin_connections = connection_limits()
-        self._server = self._listener(app, settings.server.host, settings.server.port, connections, self._certificate)
+        self._server = self._listener(app, "server", settings.server, connections, self._certificate)
         with blamed_on_listener("server", settings.server.host, settings.server.port):
             self.server_url = await self._server.start()
         stack.push_async_callback(self._server.close)
@@ -301,16 +307,30 @@ class Gateway:
             host=settings.admin.host,
             clock=self.clock,
         )
-        listener = self._listener(admin, settings.admin.host, settings.admin.port, admin_connections)
+        listener = self._listener(admin, "admin", settings.admin, admin_connections)
         with blamed_on_listener("admin", settings.admin.host, settings.admin.port):
             self.admin_url = await listener.start()
         stack.push_async_callback(listener.close)
 
     def _listener(
-        self, app: web.Application, host: str, port: int, connections: int, certificate: Certificate | None = None
+        self,
+        app: web.Application,
+        name: str,
+        table: ServerSettings | AdminSettings,
+        connections: int,
+        certificate: Certificate | None = None,
     ) -> Listener:
-        limiter = ConnectionLimiter(self.metrics.count_closed_connection, max_connections=connections)
-        return Listener(app, host, port, limiter=limiter, shutdown_seconds=CLOSE_SECONDS, certificate=certificate)
+        passed = self._sockets.get(name, [])
+        require_reach(name, table.host, passed)
+        return Listener(
+            app,
+            table.host,
+            table.port,
+            limiter=ConnectionLimiter(self.metrics.count_closed_connection, max_connections=connections),
+            shutdown_seconds=CLOSE_SECONDS,
+            certificate=certificate,
+            passed=passed,
+        )
 
     def _own_breakers(self) -> list[CircuitBreaker]:
         return self._resources.own_faults.breakers(self._config.worker.clients.credential_digests)
@@ -393,14 +413,17 @@ class Gateway:
         """Accept no more uploads, finish what is in flight within `server.shutdown_timeout`, then return.
 
         The listener stays open until then, so that clients get an answer and readiness shows that the gateway stops.
+        If its sockets were passed, new connections wait for the next process instead, and no upload is rejected.
         """
-        self.readiness.drain()
+        self.readiness.drain(rejects=not self._server.outlives_process)
         self._dispatcher.stop()
         self._poller.stop()
         if self._notifier is not None:
             self._notifier.notify()  # other gateways take over, and the notifier's own loop sees `stopping`
         try:
             async with asyncio.timeout(self.settings.server.shutdown_timeout.total_seconds()):
+                if self._server.outlives_process:
+                    await self._server.stop_accepting()
                 await self._in_flight.wait_until_none()
                 await self._server.close()
                 await self._tasks

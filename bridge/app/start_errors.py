@@ -2,11 +2,12 @@
 
 import errno
 import socket
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from bridge.errors import SettingsError
+from bridge.settings.caller_rules import is_loopback
 from bridge.store.engine.path_errors import explain_path_error
 
 FIRST_FREE_PORT = 1024  # lower ports need a privilege
@@ -28,6 +29,18 @@ def blamed_on_listener(table: str, host: str, port: int) -> Iterator[None]:
         yield
     except OSError as error:
         raise SettingsError([_listener_problem(table, host, port, error)]) from error
+
+
+def require_reach(table: str, host: str, passed: Iterable[socket.socket]) -> None:
+    """Raise SettingsError if others reach a socket of `[table]` that systemd passed, although `host` is on loopback.
+
+    The rules for tokens and TLS go by the setting.
+    """
+    for listening in passed:
+        address = listening.getsockname()[0]
+        if is_loopback(host) and not is_loopback(address):
+            remedy = f'Set {table}.host = "{address}", or ListenStream=127.0.0.1 with the port in the socket unit.'
+            raise SettingsError([f"{table}.host: is {host}, but systemd passes a socket on {address}. {remedy}"])
 
 
 def _listener_problem(table: str, host: str, port: int, error: OSError) -> str:

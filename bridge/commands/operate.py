@@ -70,6 +70,33 @@ class AdminCommands:
 
         self._print_result(asyncio.run(run()))
 
+    def forget(self, which: Sequence[str], *, sure: Callable[[str], bool]) -> None:
+        """Delete a build, or all builds of the job that `which` names alone, if `sure` returns true for a question."""
+
+        async def run() -> None:
+            if len(which) == 1 and not (which[0].isdecimal() and len(which[0]) < 20):
+                count = 0
+                if not sure(f"Forget all builds of job {which[0]}, with their reports and rejections"):
+                    return
+                while page := (await self._ask("/api/v1/builds", {"job_id": which[0], "limit": 100}))["builds"]:
+                    for build in page:
+                        if build["id"] is None:
+                            continue
+                        await self._ask(f"/api/v1/builds/{build['id']}/forget", body={})
+                        count += 1
+                    if all(build["id"] is None for build in page):
+                        break
+                self._print_result({"result": f"Forgotten: {counted(count, 'build')} of job {which[0]}."})
+                return
+            build = await self._find(which)
+            if build["id"] is None:
+                raise BridgeError("Every upload of this build was rejected. Rejections go after their retention.")
+            name = f"{build['job_id']} {build['build_no']}"
+            if sure(f"Forget build {name} with {counted(len(build['reports']), 'report')}"):
+                self._print_result(await self._ask(f"/api/v1/builds/{build['id']}/forget", body={}))
+
+        asyncio.run(run())
+
     # -- calls ---------------------------------------------------------------------------------------------------
 
     async def _ask(

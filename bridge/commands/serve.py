@@ -17,6 +17,7 @@ from bridge.app.gateway import Gateway
 from bridge.commands.config import read_settings, restrict_umask, warnings_of
 from bridge.commands.console import reload_requested, stop_requested
 from bridge.errors import BridgeError, SettingsError
+from bridge.server.http.passed_sockets import take_sockets
 from bridge.settings import Settings, apply_without_restart, diff, secret_values, summary
 from bridge.store.engine.forked_writer import fork_writer
 from bridge.store.engine.postgres_url import is_postgres
@@ -44,6 +45,7 @@ def serve(path: Path, *, paused: bool = False) -> None:
     set_up(instance=instance)
     _raise_file_limit()
     restrict_umask()
+    sockets = take_sockets(os.environ)  # before any other process is forked
     settings = read_settings(path)
     redact_values(secret_values(settings))
     choose(level=settings.log.level, style=settings.log.format)
@@ -53,7 +55,7 @@ def serve(path: Path, *, paused: bool = False) -> None:
         nullcontext() if is_postgres(settings.store.url) else closing(fork_writer()) as spare,
         asyncio.Runner(loop_factory=partial(_new_event_loop, settings)) as runner,
     ):
-        gateway = Gateway(settings, paused=paused, spare=spare, instance=instance)
+        gateway = Gateway(settings, paused=paused, spare=spare, instance=instance, sockets=sockets)
         runner.run(_serve(gateway, settings, partial(read_settings, path)))
 
 

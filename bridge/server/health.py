@@ -113,14 +113,16 @@ class Readiness:
         self._clock = clock
         self._schema = newest_revision()
         self._draining = False
+        self._rejects = False
         self._is_red = False  # at the last check
         self._ledger_fault: str | None = None
         self._ledger_checked_at: int | None = None
         self._checking_ledger = asyncio.Lock()
 
-    def drain(self) -> None:
-        """Accept no more uploads, because the gateway stops."""
+    def drain(self, *, rejects: bool = True) -> None:
+        """Show that the gateway stops; if `rejects`, accept no more uploads."""
         self._draining = True
+        self._rejects = rejects
 
     @property
     def draining(self) -> bool:
@@ -129,7 +131,7 @@ class Readiness:
 
     def require_ready(self) -> None:
         """Raise Unavailable if no upload can be accepted; cheap enough for each upload."""
-        if self._draining:
+        if self._rejects:
             raise Unavailable(
                 "The bridge is stopping, so nothing of this upload was stored. Send it again in a moment."
             )

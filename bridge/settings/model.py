@@ -95,6 +95,10 @@ def _duration(value: Any) -> Any:
     raise ValueError(_NOT_A_DURATION)
 
 
+def _duration_or_none(value: Any) -> Any:
+    return None if value is None or value == "" else _duration(value)
+
+
 def _size(value: Any) -> Any:
     if isinstance(value, str):
         return parse_size(value)
@@ -146,6 +150,7 @@ _ONE_OR_MORE = BeforeValidator(_listed)
 _WHOLE_NUMBER = BeforeValidator(_not_bool)
 
 Duration = Annotated[timedelta, BeforeValidator(_duration)]
+OptionalDuration = Annotated[timedelta | None, BeforeValidator(_duration_or_none)]  # empty: None
 Size = Annotated[int, READS_SIZE]
 Count = Annotated[int, Field(ge=1), _WHOLE_NUMBER]
 Limit = Annotated[int, Field(ge=0), _WHOLE_NUMBER]
@@ -201,6 +206,7 @@ class StoreSettings(SettingsTable):
     archive: str = ""
     retention: Duration = timedelta(days=30)
     rejected_retention: Duration = timedelta(days=7)
+    row_retention: OptionalDuration = None
     min_free_space: Size = GIB
 
 

@@ -215,6 +215,9 @@ def s3_location(text: str) -> S3Location | None:
 
 def _storage(settings: Settings) -> Iterator[Problem]:
     store, s3 = settings.store, settings.s3
+    if store.row_retention is not None and store.row_retention < store.retention:
+        fault = "is shorter than store.retention, for which bytes are kept that the rows name."
+        yield Problem("store.row_retention", fault, "Set it to at least that, or to the empty text to keep all rows.")
     is_valid = True
     for name, text in (("spool", store.spool), ("archive", store.archive)):
         try:

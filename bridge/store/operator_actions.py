@@ -4,7 +4,7 @@ An action and its audit row are one commit. Actions need no lease: like an uploa
 the build due, and the reconciler that has the build notices.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Final
 
@@ -19,13 +19,17 @@ from bridge.store.archive.base import archived_entries
 from bridge.store.circuit_breakers import lock_breaker_row, wake_waiting
 from bridge.store.duplicates import requeued
 from bridge.store.job_order import ReconcileEnd, wake_first_waiting
+from bridge.store.retention import delete_rows_of_builds
 from bridge.store.row_mapping import to_breaker
-from bridge.store.schema import audit, builds, circuit_breakers, deliveries, metadata, rejections, reports
+from bridge.store.schema import audit, builds, circuit_breakers, deliveries, rejections, reports, submissions
 from bridge.store.sql_helpers import earlier, first_id_since
 from bridge.store.uploads import WAKE_BUILDS
 
 MAX_RETRIES: Final = 1_000
 """Deliveries that one action retries: a commit stays short, and the answer says how many are left."""
+
+MAX_RENAMED: Final = 1_000
+"""Rows of each table in which one commit replaces the name of a caller."""
 
 MAX_ID: Final = 2**53
 
@@ -203,9 +207,7 @@ def _forget_one(connection: sa.Connection, now: int, item: Forget) -> Forgotten:
     of_rejections = sa.select(rejections.c.blob).where(of_build, rejections.c.blob.is_not(None))
     blobs = (*connection.execute(of_reports).scalars(), *connection.execute(of_rejections).scalars())
     connection.execute(sa.delete(rejections).where(of_build))
-    for table, of_build in _rows_of_builds(item.build_id):
-        connection.execute(sa.delete(table).where(of_build))
-    connection.execute(sa.delete(builds).where(builds.c.id == item.build_id))
+    delete_rows_of_builds(connection, (item.build_id,))
     detail = f"{counted(contents.reports, 'report')}, {contents.undelivered} not delivered"
     _record(connection, now, item.actor, "forget", f"build {contents.name}", detail)
     return Forgotten(contents=contents, blobs=blobs, copies=copies)
@@ -234,16 +236,30 @@ def _rejections_of(build_id: int) -> sa.ColumnElement[bool]:
     return sa.and_(rejections.c.source == source, rejections.c.key == key)
 
 
-def _rows_of_builds(build_id: int) -> Iterator[tuple[sa.Table, sa.ColumnElement[bool]]]:
-    """Yield every table with rows of builds and their condition, tables before those that they refer to."""
-    children = list(reversed(metadata.sorted_tables))
-    of_reports = sa.select(reports.c.id).where(reports.c.build_id == build_id)
-    for table in children:
-        if "report_id" in table.c and "build_id" not in table.c:
-            yield table, table.c.report_id.in_(of_reports)
-    for table in children:
-        if "build_id" in table.c:
-            yield table, table.c.build_id == build_id
+FORGOTTEN: Final = "forgotten"
+"""The caller of uploads whose caller's name was forgotten."""
+
+
+def forget_caller(connection: sa.Connection, _now: int, items: Sequence[str]) -> list[int]:
+    """Replace the names of callers, and their addresses, in up to MAX_RENAMED rows of each table.
+
+    Return how many rows changed; 0 if the ledger has the name no more.
+    """
+    return [_forget_caller(connection, name) for name in items]
+
+
+def _forget_caller(connection: sa.Connection, name: str) -> int:
+    changed = 0
+    for table in (reports, submissions, rejections):
+        found = sa.select(table.c.id).where(table.c.caller == name).limit(MAX_RENAMED)
+        ids = connection.execute(found).scalars().all()
+        values: dict[str, Any] = {"caller": FORGOTTEN, "address": ""}
+        if table is rejections:  # whose reasons quote it
+            values["reason"] = sa.func.replace(rejections.c.reason, f'"{name}"', f'"{FORGOTTEN}"')
+        if ids:
+            connection.execute(sa.update(table).where(table.c.id.in_(ids)).values(values))
+        changed += len(ids)
+    return changed
 
 
 # -- routes ------------------------------------------------------------------------------------------------------

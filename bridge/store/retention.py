@@ -5,21 +5,39 @@ blob. Work is done in portions of LIMIT rows, so that no commit takes long.
 """
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
 from typing import Final, NamedTuple
 
-from sqlalchemy import Connection, and_, delete, exists, not_, null, or_, select, update
+from sqlalchemy import (
+    BigInteger,
+    ColumnElement,
+    Connection,
+    Table,
+    and_,
+    bindparam,
+    delete,
+    exists,
+    func,
+    not_,
+    null,
+    or_,
+    select,
+    update,
+)
 
 from bridge.domain.build import BuildState, DeliveryState, DeliveryTarget
 from bridge.store.engine.base import one_statement
 from bridge.store.engine.compiled import Statement, is_one_of
 from bridge.store.rejections import BlobRow, unlink
-from bridge.store.schema import UNFINISHED_DELIVERY, builds, deliveries, rejections, reports, runs
+from bridge.store.schema import UNFINISHED_DELIVERY, builds, deliveries, metadata, rejections, reports, runs
 
 LIMIT: Final = 500
 """Rows in one commit, which uploads may have to wait for."""
+
+BUILDS_LIMIT: Final = 100
+"""Builds in one commit: each may have thousands of rows."""
 
 EXPIRED: Final = "The report was given up, and its bytes were deleted after store.retention."
 
@@ -216,6 +234,76 @@ def unlink_rejected(connection: Connection, now: int) -> list[str | None]:
     return unlink(
         connection, [BlobRow._make(row) for row in connection.execute(query.with_for_update(skip_locked=True))]
     )
+
+
+# -- builds ------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class FinishedBuilds:
+    """Asks to look at the next BUILDS_LIMIT builds with an id above `after`, for those finished before `before`."""
+
+    after: int
+    before: int  # microseconds UTC
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class DeletedBuilds:
+    """How many builds were deleted, and the last id that was looked at; 0 if there are no more."""
+
+    deleted: int
+    last: int
+
+
+def delete_finished(connection: Connection, now: int, items: Sequence[FinishedBuilds]) -> list[DeletedBuilds]:
+    """Delete builds with all their rows if nothing is left to do for them, and no bytes of them are kept.
+
+    A build that waits for an operator stays.
+    """
+    return [_delete_finished(connection, now, item) for item in items]
+
+
+def _delete_finished(connection: Connection, now: int, item: FinishedBuilds) -> DeletedBuilds:
+    following = select(builds.c.id).where(builds.c.id > item.after).order_by(builds.c.id).limit(BUILDS_LIMIT)
+    ids = connection.execute(following).scalars().all()
+    of_build = reports.c.build_id == builds.c.id
+    pending = and_(deliveries.c.build_id == builds.c.id, deliveries.c.state == DeliveryState.PENDING)
+    finished = select(builds.c.id).where(
+        builds.c.id.in_(ids),
+        builds.c.state.in_((BuildState.FINALIZED, BuildState.NO_RUN)),
+        builds.c.due_at.is_(None),
+        builds.c.stuck_reason.is_(None),
+        builds.c.blocked_reason.is_(None),
+        or_(builds.c.lease_until.is_(None), builds.c.lease_until <= now),
+        func.coalesce(builds.c.finalized_at, builds.c.ended_at) < item.before,
+        ~exists().where(of_build, or_(WITH_BYTES, reports.c.accepted_at >= item.before)),
+        ~exists().where(pending),
+    )
+    # Uploads lock the build first, too: what arrives at this moment keeps its build, or begins a new one.
+    locked = finished.order_by(builds.c.id).with_for_update(of=builds, skip_locked=True)
+    chosen = connection.execute(locked).scalars().all()
+    if chosen:
+        delete_rows_of_builds(connection, chosen)
+    return DeletedBuilds(deleted=len(chosen), last=ids[-1] if ids else 0)
+
+
+def delete_rows_of_builds(connection: Connection, build_ids: Sequence[int]) -> None:
+    """Delete builds with the rows of all tables that refer to them; rejections stay."""
+    for table, condition in _rows_of_builds(build_ids):
+        connection.execute(delete(table).where(condition))
+    connection.execute(delete(builds).where(builds.c.id.in_(build_ids)))
+
+
+def _rows_of_builds(build_ids: Sequence[int]) -> Iterator[tuple[Table, ColumnElement[bool]]]:
+    """Yield every table with rows of builds and their condition, tables before those that they refer to."""
+    children = list(reversed(metadata.sorted_tables))
+    of_reports = select(reports.c.id).where(reports.c.build_id.in_(build_ids))
+    for table in children:
+        if "report_id" in table.c and "build_id" not in table.c:
+            yield table, table.c.report_id.in_(of_reports)
+    for table in children:
+        if "build_id" in table.c:
+            yield table, table.c.build_id.in_(build_ids)
 
 
 # -- references --------------------------------------------------------------------------------------------------

@@ -18,6 +18,8 @@ from bridge.store.restore_pause import paused_since
 from bridge.store.retention import (
     LIMIT,
     DeliveredBodies,
+    FinishedBuilds,
+    delete_finished,
     delete_old_rejections,
     known_blobs,
     unlink_dead,
@@ -26,6 +28,7 @@ from bridge.store.retention import (
 )
 
 MAX_ARCHIVE_BATCHES = 20  # ten thousand copies a round, so that a round does not take too long
+MAX_ROW_BATCHES = 50  # five thousand builds a round
 INTERVAL_US = Duration(60 * SECOND)
 MIN_BLOB_AGE_US = 24 * 3600 * SECOND  # younger blobs without a row may belong to uploads that are still arriving
 
@@ -44,6 +47,13 @@ class _HourCursor:
         return self.last or None
 
 
+@dataclass(slots=True)
+class _RowCursor:
+    """The build that was looked at last. A round looks at some thousand builds, the oldest after the newest."""
+
+    last: int = 0
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Cleanup:
     """One loop that deletes dead reports after `keep_us` and rejections after `keep_rejected_us` (microseconds)."""
@@ -55,9 +65,11 @@ class Cleanup:
     archive: Archive | None = None
     keep_us: int
     keep_rejected_us: int
+    keep_rows_us: int | None = None  # None: rows of builds are kept
     keeps_for_replacement: Callable[[], bool] = lambda: True  # delivery.replace_stuck_runs
     clock_verdict: Callable[[], Verdict] = trusting
     cursor: _HourCursor = field(default_factory=_HourCursor)
+    rows: _RowCursor = field(default_factory=_RowCursor)
 
     async def run(self, beat: Callable[[], None]) -> None:
         """Clean once a minute until the worker stops."""
@@ -93,6 +105,8 @@ class Cleanup:
             await database.write(unlink_dead, now - self.keep_us), beat
         ):
             pass
+        if self.keep_rows_us is not None:
+            await self._delete_rows(now - self.keep_rows_us, beat)
         try:
             if self._is_clock_trusted and self.clock_verdict().settled:  # else an upload in flight may be dated before
                 await self._move_aside(now, beat)
@@ -104,6 +118,19 @@ class Cleanup:
     def _is_clock_trusted(self) -> bool:
         """Return whether the clock may decide what is deleted; each batch asks, because cleaning may take long."""
         return not self.clock_verdict().doubted
+
+    async def _delete_rows(self, before: int, beat: Callable[[], None]) -> None:
+        """Delete the rows of builds that were finished before `before` (microseconds UTC)."""
+        for _ in range(MAX_ROW_BATCHES):
+            if not self._is_clock_trusted:
+                break
+            done = await self.database.write(delete_finished, FinishedBuilds(after=self.rows.last, before=before))
+            self.rows.last = done.last
+            if done.deleted:
+                log.info("builds_deleted", builds=done.deleted)
+            beat()
+            if not done.last:
+                break
 
     async def _delete_copies(self, now: int) -> None:
         if self.archive is None:

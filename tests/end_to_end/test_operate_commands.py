@@ -239,3 +239,25 @@ async def test_shells_complete_commands_and_options(gateway: GatewayProcess) -> 
         }
         _, out, _ = await bridge(gateway, changed=variables)
         assert "--state" in out, shell
+
+
+async def test_builds_and_names_of_callers_are_forgotten(gateway: GatewayProcess) -> None:
+    for number in (1, 2, 3):
+        await upload(gateway, number)
+    code, _, err = await bridge(gateway, "forget", JOB_ID, 1)
+    assert (code, "--yes is required" in err) == (1, True)
+
+    async def forgotten(*arguments: object) -> bool:
+        code, _, err = await bridge(gateway, "forget", *arguments, "--yes")  # 503 while a gateway works on the build
+        assert code == 0 or "is working on build" in err, err
+        return code == 0
+
+    caller = (await one(gateway, 2))["reports"][0]["caller"]
+    assert await forgotten("--caller", caller)
+    assert (await one(gateway, 2))["reports"][0]["caller"] == "forgotten"
+    await until(lambda: forgotten(JOB_ID, 1), "one build is forgotten")
+    _, out, _ = await bridge(gateway, "builds", JOB_ID)
+    assert [build["build_no"] for build in json.loads(out)["builds"]] == [3, 2]
+    await until(lambda: forgotten(JOB_ID), "all builds of the job are forgotten")
+    _, out, _ = await bridge(gateway, "builds", JOB_ID)
+    assert json.loads(out)["builds"] == []

@@ -23,6 +23,7 @@ NOTHING_LISTENS_THERE = {
     "integration/client/test_presigned_put.py": "URLs that must not be called",
     "integration/sandbox/test_sandbox.py": "the address that the banner shows",
     "integration/server/test_admin.py": "Host headers",
+    "integration/test_deploy.py": "addresses in files, which are read",
     "integration/test_start_imports.py": "addresses of upstreams, which are not called",
     "unit/app/test_start_errors.py": "errors of listeners, made by hand",
     "unit/client/test_session.py": "a connection's key, made by hand",

@@ -31,7 +31,7 @@ def main(arguments: Sequence[str]) -> int:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, TextIOWrapper):  # names of files may not fit its encoding
             stream.reconfigure(errors="backslashreplace")
-    given = _parser().parse_intermixed_args(arguments)
+    given = parser().parse_intermixed_args(arguments)
     try:
         build = read_build(os.environ, {name: getattr(given, name) for name in _BUILD})
         code = upload(given.patterns, build, _options(given), os.environ)
@@ -77,7 +77,8 @@ def _options(given: argparse.Namespace) -> UploadOptions:
     )
 
 
-def _parser() -> argparse.ArgumentParser:
+def parser() -> argparse.ArgumentParser:
+    """Return the parser of the command's options."""
     parser = argparse.ArgumentParser(
         "bridge upload", description=DESCRIPTION, epilog=EPILOG, add_help=False, allow_abbrev=False
     )

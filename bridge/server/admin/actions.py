@@ -10,7 +10,7 @@ from aiohttp import web
 from bridge.domain.circuit_breaker import CircuitBreakers
 from bridge.domain.routing import Route
 from bridge.domain.text_format import counted, rfc3339
-from bridge.errors import BridgeError, NotFound
+from bridge.errors import BadParameter, BridgeError, NotFound
 from bridge.server.admin.access import PERSON, actor_of
 from bridge.server.admin.params import read_page, require_id
 from bridge.server.http.responses import json_response, quote_for_display
@@ -19,6 +19,7 @@ from bridge.store.blobs.base import Spool
 from bridge.store.circuit_breakers import all_breakers
 from bridge.store.engine.base import Database
 from bridge.store.operator_actions import (
+    FORGOTTEN,
     AuditEntry,
     AuditQuery,
     BuildContents,
@@ -31,6 +32,7 @@ from bridge.store.operator_actions import (
     build_contents,
     complete,
     forget,
+    forget_caller,
     list_audit,
     pause_route,
     record_action,
@@ -125,6 +127,20 @@ class OperatorActions:
             return text
         return f"{text} Some of its bytes could not be deleted now. They are deleted after store.retention."
 
+    async def forget_caller(self, request: web.Request, name: str) -> str:
+        """Replace the name of a caller, and its addresses, in all uploads; return what happened."""
+        if name == FORGOTTEN:
+            raise BadParameter(f'"{FORGOTTEN}" stands for names that were forgotten. Name a caller.')
+        rows = 0
+        while changed := await self._database.write(forget_caller, name):
+            rows += changed
+        if not rows:
+            raise NotFound("The ledger has no upload of this caller. Look for its name in /api/v1/builds.")
+        # The name itself is not written to the audit log: it would not be forgotten.
+        await self._database.write(record_action, (actor_of(request), "forget", "a caller", counted(rows, "row")))
+        self._finish(request, "caller_forgotten", rows=rows)
+        return f'Forgotten. {counted(rows, "row")} {"has" if rows == 1 else "have"} "{FORGOTTEN}" in place of the name.'
+
     async def _delete_bytes(self, done: Forgotten) -> bool:
         """Delete bytes that no row names any more; return False if some are left to the cleanup."""
         whole = True
@@ -186,6 +202,7 @@ class ActionsApi:
         app.router.add_post("/api/v1/builds/{id}/retry", self.retry_build)
         app.router.add_post("/api/v1/builds/{id}/finalize", self.finalize)
         app.router.add_post("/api/v1/builds/{id}/forget", self.forget)
+        app.router.add_post("/api/v1/callers/{name}/forget", self.forget_caller)
         app.router.add_post("/api/v1/deliveries/{id}/retry", self.retry_delivery)
         app.router.add_get(ROUTES_PATH, self.routes)
         app.router.add_post(f"{ROUTES_PATH}/{{name}}/{{action:pause|resume|retry}}", self.act_on_route)
@@ -210,6 +227,10 @@ class ActionsApi:
         """Delete a build with everything that is kept of it."""
         build_id = require_id(request, "build", "/api/v1/builds")
         return json_response({"result": await self._actions.forget(request, build_id)})
+
+    async def forget_caller(self, request: web.Request) -> web.Response:
+        """Replace the name of a caller in all uploads."""
+        return json_response({"result": await self._actions.forget_caller(request, request.match_info["name"])})
 
     async def routes(self, _request: web.Request) -> web.Response:
         """Return the routes in file order, with their state."""

@@ -132,6 +132,9 @@ def _paths() -> dict[str, Any]:
         "/api/v1/builds/{id}/retry": {"post": _post("Send the dead reports of a build again", result, row="id")},
         "/api/v1/builds/{id}/finalize": {"post": _post("End a build now", result, row="id")},
         "/api/v1/builds/{id}/forget": {"post": _post("Delete a build and all its files", result, row="id")},
+        "/api/v1/callers/{name}/forget": {
+            "post": _post("Replace the name of a caller, and its addresses, in all uploads", result, row="name")
+        },
         "/api/v1/deliveries/{id}/retry": {"post": _post("Send a dead report again", result, row="id")},
         "/api/v1/why": {"get": _get("Explain why a build is, or is not, in TestNod", why, build, needed=build)},
         "/api/v1/rejections": {

@@ -63,7 +63,9 @@ class RejectionsApi:
 
     async def file(self, request: web.Request) -> web.StreamResponse:
         """Return the bytes of a rejected file, decompressed, as a download that no browser renders."""
-        rejected = await self._resender().find(_id(request))
+        rejection_id = _id(request)
+        rejected = await self._resender().find(rejection_id)
+        await self._database.write(record_action, (actor_of(request), "download", f"rejection {rejection_id}", ""))
         response = _download(rejected)
         try:
             async with aclosing(self._resender().read(rejected)) as pieces:

@@ -6,10 +6,12 @@ from aiohttp import web
 
 from bridge.domain.build import DeliveryState
 from bridge.errors import NotFound
+from bridge.server.admin.access import actor_of
 from bridge.server.admin.params import require_id
 from bridge.server.http.responses import HEADERS, disposition, file_name
 from bridge.store.archive.base import Archive, ArchiveCopyState, copy_of
 from bridge.store.engine.base import Database
+from bridge.store.operator_actions import record_action
 
 REPORT_FILE_PATH = "/api/v1/reports/{id}/file"
 
@@ -39,6 +41,7 @@ class ReportsApi:
             raise NotFound(
                 f"The copy of report {report_id} is no longer in the archive. It was kept for store.retention."
             )
+        await self._database.write(record_action, (actor_of(request), "download", f"report {report_id}", ""))
         if isinstance(found, Path):
             return web.FileResponse(found, headers={**HEADERS, "Content-Disposition": saved_as})
         return web.Response(status=302, headers={"Location": found, "Cache-Control": "no-store"})

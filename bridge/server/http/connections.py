@@ -35,6 +35,8 @@ MAX_HEADS_BYTES: Final = 32 * 1024 * 1024
 REJECTED_SECONDS: Final = 2.0
 """A client whose head was too large may read the answer for so long; what it sends meanwhile is dropped."""
 
+FIRST_REQUEST_LOOK_SECONDS: Final = 0.01
+
 CROWD: Final = 8
 """If connections of one origin that never sent a whole head take more than this part of all places, these make way."""
 
@@ -84,6 +86,11 @@ class ConnectionLimiter:
         self._new.setdefault(origin, {})[connection] = None
         self.mark_idle(connection)
         return connection
+
+    async def wait_for_requests(self) -> None:
+        """Return when every connection has had a request."""
+        while self._new:  # noqa: ASYNC110 -- once in the life of a gateway; an event would cost each request
+            await asyncio.sleep(FIRST_REQUEST_LOOK_SECONDS)
 
     def close_one(self) -> bool:
         """Close the connection that is missed the least; return whether there is one.

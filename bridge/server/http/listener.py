@@ -5,7 +5,7 @@ import errno
 import os
 import resource
 import socket
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from typing import Any, Final, cast
 
@@ -40,6 +40,9 @@ ACCEPTED_PART: Final = 32
 """At most this part of all connections at once: a new one can send its request before as many others come."""
 
 ACCEPT_RETRY_SECONDS: Final = 1.0
+
+FIRST_REQUEST_SECONDS: Final = 1.0
+"""For the request of a connection that was accepted just before the gateway stops: it is under way already."""
 
 OUT_OF_RESOURCES: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
 ADDRESS_NOT_AVAILABLE: Final = frozenset({errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT})
@@ -99,7 +102,9 @@ class Listener:
         limiter: ConnectionLimiter,
         shutdown_seconds: float,
         certificate: Certificate | None = None,
+        passed: Sequence[socket.socket] = (),
     ) -> None:
+        """Listen on `host` and `port`, or on the sockets `passed`, which other processes keep open."""
         self._host = host
         self._port = port
         self._limiter = limiter
@@ -107,8 +112,9 @@ class Listener:
         self._shutdown_seconds = shutdown_seconds
         app.middlewares.insert(0, limiter.middleware())
         self._runner = web.AppRunner(app, access_log=None, shutdown_timeout=shutdown_seconds)
-        self._sockets: list[socket.socket] = []
-        self._accepting: list[asyncio.Task[None]] = []
+        self._sockets = list(passed)
+        self.outlives_process = bool(passed)  # connections wait for the next process when this one stops to accept
+        self._paused: dict[socket.socket, asyncio.TimerHandle] = {}  # until there are resources again
         self._opening: set[asyncio.Task[None]] = set()
 
     async def start(self) -> str:
@@ -117,6 +123,15 @@ class Listener:
         Raise OSError, which names the host or the address, if the system cannot listen there.
         """
         await self._runner.setup()
+        if not self._sockets:
+            self._sockets = await self._bind()
+        for listening in self._sockets:
+            self._watch(listening)
+        host, port = self._sockets[0].getsockname()[:2]
+        scheme = "https" if self._certificate else "http"
+        return f"{scheme}://{f'[{host}]' if ':' in host else host}:{port}"
+
+    async def _bind(self) -> list[socket.socket]:
         try:
             addresses = await asyncio.get_running_loop().getaddrinfo(
                 self._host or None, self._port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
@@ -124,41 +139,52 @@ class Listener:
         except (socket.gaierror, UnicodeError) as error:  # neither names the host
             reason = getattr(error, "strerror", None) or "it is not a host name"
             raise OSError(errno.EADDRNOTAVAIL, reason, self._host) from error
-        self._sockets = _listen({(family, address): None for family, _, _, _, address in addresses})
-        self._accepting = [asyncio.create_task(self._accept(listening), name="accept") for listening in self._sockets]
-        host, port = self._sockets[0].getsockname()[:2]
-        scheme = "https" if self._certificate else "http"
-        return f"{scheme}://{f'[{host}]' if ':' in host else host}:{port}"
+        return _listen({(family, address): None for family, _, _, _, address in addresses})
+
+    async def stop_accepting(self) -> None:
+        """Accept no more connections, and wait a moment for the first requests of those that were accepted."""
+        self._stop_accepting()
+        with suppress(TimeoutError):
+            async with asyncio.timeout(FIRST_REQUEST_SECONDS):
+                await self._limiter.wait_for_requests()
 
     async def close(self) -> None:
         """Accept no more connections, wait for requests in flight, then close the rest; may be called twice."""
-        loop = asyncio.get_running_loop()
-        for task, listening in zip(self._accepting, self._sockets, strict=True):
-            if not task.done():
-                loop.remove_reader(listening)  # a connection that arrives now would be accepted for the canceled task
-                task.cancel()
-        await asyncio.gather(*self._accepting, return_exceptions=True)
-        for listening in self._sockets:
-            listening.close()
+        self._stop_accepting()
         await self._runner.cleanup()
         self._limiter.abort_handshakes()
         await asyncio.gather(*self._opening, return_exceptions=True)
 
-    async def _accept(self, listening: socket.socket) -> None:
+    def _stop_accepting(self) -> None:
         loop = asyncio.get_running_loop()
-        accepts = max(1, min(ACCEPTS_PER_TURN, self._limiter.max_connections // ACCEPTED_PART))
-        while True:
-            for _ in range(accepts):
-                try:
-                    accepted, address = await loop.sock_accept(listening)
-                except OSError as error:
-                    if error.errno in OUT_OF_RESOURCES:
-                        log_refusal(_log.error, "accept_failed", address=None, reason=str(error))
-                        self._limiter.close_one()
-                        await asyncio.sleep(ACCEPT_RETRY_SECONDS)
-                    break  # else the client has left already
-                self._admit(accepted, address[0])
-            await asyncio.sleep(0)
+        while self._paused:
+            self._paused.popitem()[1].cancel()
+        while self._sockets:
+            listening = self._sockets.pop()
+            loop.remove_reader(listening)
+            listening.close()
+
+    def _watch(self, listening: socket.socket) -> None:
+        self._paused.pop(listening, None)
+        asyncio.get_running_loop().add_reader(listening, self._accept, listening)
+
+    def _accept(self, listening: socket.socket) -> None:
+        """Accept connections that wait; the event loop calls this again while there are more."""
+        for _ in range(max(1, min(ACCEPTS_PER_TURN, self._limiter.max_connections // ACCEPTED_PART))):
+            try:
+                accepted, address = listening.accept()
+            except BlockingIOError:
+                return
+            except OSError as error:
+                if error.errno in OUT_OF_RESOURCES:
+                    log_refusal(_log.error, "accept_failed", address=None, reason=str(error))
+                    self._limiter.close_one()
+                    loop = asyncio.get_running_loop()
+                    loop.remove_reader(listening)
+                    self._paused[listening] = loop.call_later(ACCEPT_RETRY_SECONDS, self._watch, listening)
+                return  # else the client has left already
+            accepted.setblocking(False)
+            self._admit(accepted, address[0])
 
     def _admit(self, accepted: socket.socket, address: str) -> None:
         connection = self._limiter.admit(self._protocol(), network_of(address))

@@ -3,6 +3,7 @@
 import asyncio
 import errno
 import json
+import socket
 import ssl
 
 import pytest
@@ -454,20 +455,19 @@ async def test_over_tls_heads_are_bounded_too(stage, cuts, tls):
 # -- a process without descriptors ----------------------------------------------------------------------------------
 
 
-async def test_without_descriptors_the_listener_logs_once_a_second_at_most_and_recovers(stage, clock):
-    loop = asyncio.get_running_loop()
-    accept, failures = loop.sock_accept, 0
+async def test_without_descriptors_the_listener_logs_once_a_second_at_most_and_recovers(stage, clock, monkeypatch):
+    accept, failures = socket.socket.accept, 0
 
-    async def fails(listening):
+    def fails(listening):
         nonlocal failures
-        taken, address = await accept(listening)
+        taken, address = accept(listening)
         if failures == 3:
             return taken, address
         failures += 1
         taken.close()
         raise OSError(errno.EMFILE, "Too many open files")
 
-    loop.sock_accept = fails
+    monkeypatch.setattr(socket.socket, "accept", fails)
     await stage.listen()
     for _ in range(3):
         failed = failures

@@ -530,13 +530,24 @@ async def test_a_rejected_file_is_shown_with_its_faulty_line_and_its_repair(serv
 async def test_a_report_is_saved_as_one_file_that_needs_nothing_else(serve, ledger):
     body = b'<testsuite><testcase name="x"><failure message="boom"/></testcase></testsuite>'
     await ledger.accept(report("TEST-a.xml", body))
-    status, text, answer = await page(await serve(), "/reports/1?save=true")
+    client = await serve()
+    status, text, answer = await page(client, "/reports/1?save=true")
     assert status == 200
+    (entry,) = (await (await client.get("/api/v1/audit")).json())["audit"]
+    assert (entry["action"], entry["target"]) == ("download", "report 1")
     assert "attachment" in answer.headers["Content-Disposition"]
     assert "boom" in text
     assert "<style>" in text
     assert "<script" not in text
     assert "/static/" not in text
+
+
+async def test_a_download_of_a_rejected_file_is_in_the_audit_log(serve, ledger):
+    await ledger.accept(rejections=(kept_refusal("cut.xml", b"<a"),))
+    client = await serve()
+    assert await (await client.get("/api/v1/rejections/1/file")).read() == b"<a"
+    (entry,) = (await (await client.get("/api/v1/audit")).json())["audit"]
+    assert (entry["action"], entry["target"]) == ("download", "rejection 1")
 
 
 async def test_a_rejected_file_of_many_lines_is_not_compared_at_length(serve, ledger):
@@ -627,6 +638,20 @@ async def test_the_api_forgets_a_build_for_operators_only(serve, ledger):
     done = await client.post("/api/v1/builds/1/forget", headers={"X-Auth-Token": OPERATOR})
     assert (await done.json())["result"] == f"Forgotten. Build {JOB}/7: 1 report. 1 report had not been delivered."
     assert (await client.post("/api/v1/builds/1/forget", headers={"X-Auth-Token": OPERATOR})).status == 404
+
+
+async def test_the_api_forgets_the_name_of_a_caller(serve, ledger):
+    await ledger.accept(report("TEST-a.xml", b"a"), build_no=7)
+    client = await serve(CLOSED)
+    assert (await client.post("/api/v1/callers/ci/forget", headers={"X-Auth-Token": VIEWER})).status == 403
+    done = await client.post("/api/v1/callers/ci/forget", headers={"X-Auth-Token": OPERATOR})
+    assert (await done.json())["result"] == 'Forgotten. 1 row has "forgotten" in place of the name.'
+    shown = await (await client.get("/api/v1/builds/1", headers={"X-Auth-Token": VIEWER})).json()
+    assert shown["reports"][0]["caller"] == "forgotten"
+    (entry,) = (await (await client.get("/api/v1/audit", headers={"X-Auth-Token": VIEWER})).json())["audit"]
+    assert (entry["action"], entry["target"], entry["detail"]) == ("forget", "a caller", "1 row")
+    assert (await client.post("/api/v1/callers/ci/forget", headers={"X-Auth-Token": OPERATOR})).status == 404
+    assert (await client.post("/api/v1/callers/forgotten/forget", headers={"X-Auth-Token": OPERATOR})).status == 400
 
 
 async def test_a_build_in_delivery_is_not_forgotten(serve, ledger):

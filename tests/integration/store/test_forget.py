@@ -11,8 +11,17 @@ from bridge.domain.lifecycle.mirror import MirrorUploaded, after_upload
 from bridge.domain.outcomes import NotSent
 from bridge.errors import NotFound, Unavailable
 from bridge.store.mirror import MirrorChanges, record_mirrored
-from bridge.store.operator_actions import Actor, AuditQuery, Forget, build_contents, forget, list_audit
-from bridge.store.schema import metadata
+from bridge.store.operator_actions import (
+    FORGOTTEN,
+    Actor,
+    AuditQuery,
+    Forget,
+    build_contents,
+    forget,
+    forget_caller,
+    list_audit,
+)
+from bridge.store.schema import metadata, rejections, reports
 from tests.support.builders import POLICY
 from tests.support.fake_clock import START
 from tests.support.ledger import LEASE_US, kept_refusal, named, report, upload
@@ -124,3 +133,19 @@ async def test_the_next_build_in_the_queue_is_woken(ledger, database):
     await ledger.release(second, START * 2, waiting_on=f"queue:{'a' * 32}")
     await database.write(forget, Forget(actor=ANN, build_id=first.build.id))
     assert (await ledger.row(second.build.id)).waiting_on is None
+
+
+async def test_the_name_of_a_caller_goes_from_all_uploads_and_other_names_stay(ledger, database):
+    told = kept_refusal("cut.xml", b"<a").__class__(
+        **{**_fields(kept_refusal("cut.xml", b"<a")), "reason": 'The caller "iam:ann" may not do this.'}
+    )
+    await ledger.accept_together(
+        upload(report("a.xml"), build_no=1, caller="iam:ann", rejections=(told,)),
+        upload(report("b.xml"), build_no=2, caller="iam:annabel"),
+    )
+    assert await database.write(forget_caller, "iam:ann") == 2
+    assert await database.write(forget_caller, "iam:ann") == 0
+    found = await ledger.rows(select(reports.c.caller, reports.c.address).order_by(reports.c.id))
+    assert [tuple(row) for row in found] == [(FORGOTTEN, ""), ("iam:annabel", "192.0.2.1")]
+    (rejected,) = await ledger.rows(select(rejections.c.caller, rejections.c.reason))
+    assert tuple(rejected) == (FORGOTTEN, f'The caller "{FORGOTTEN}" may not do this.')

@@ -1,6 +1,7 @@
 from functools import partial
 
 import pytest
+from sqlalchemy import select, update
 
 from bridge.domain.build import BuildState, DeliveryState
 from bridge.domain.changes import AddRun, set_build, set_delivery, set_run
@@ -8,11 +9,16 @@ from bridge.domain.lifecycle.replacement import may_be_replaced
 from bridge.store.retention import (
     BodyLocation,
     BodyRelease,
+    DeletedBuilds,
     DeliveredBodies,
+    FinishedBuilds,
     body_location,
+    delete_finished,
     release_bodies,
     unlink_delivered,
 )
+from bridge.store.schema import builds, deliveries, reports
+from tests.support.fake_clock import START
 from tests.support.ledger import dead, report
 
 NOW_FREE = BodyRelease(build_id=1, report_id=1, replacements=False)
@@ -143,3 +149,88 @@ async def test_the_cleanup_frees_bytes_of_unfinalized_builds_only_after_retentio
     old = DeliveredBodies(before=delivered_at + before, replacements=replacements)
 
     assert len(await database.write(unlink_delivered, old)) == freed
+
+
+# -- rows of finished builds -------------------------------------------------------------------------------------------
+
+LONG_AGO = 1_000
+
+
+async def finish(ledger, build_no=1, **values):
+    """Let a build be delivered and finalized at LONG_AGO, and its bytes be freed; return its id."""
+    await ledger.accept(report(f"{build_no}.xml"), build_no=build_no)
+    leased = await ledger.claimed()
+    delivered = [set_delivery(one, state=DeliveryState.DELIVERED) for one in leased.build.deliveries.values()]
+    done = {"state": BuildState.FINALIZED, "finalized_at": LONG_AGO, "ended_at": LONG_AGO}
+    assert await ledger.record(leased.build, *delivered)
+    await ledger.release(leased, None)
+    build_id = leased.build.id
+
+    def write(connection, _now, _items):
+        connection.execute(update(builds).where(builds.c.id == build_id).values({**done, **values}))
+        connection.execute(update(reports).where(reports.c.build_id == build_id).values(body=None, accepted_at=1))
+        return [None]
+
+    await ledger.database.write(write, None)
+    return build_id
+
+
+async def ids(ledger):
+    return [row.id for row in await ledger.rows(select(builds.c.id).order_by(builds.c.id))]
+
+
+async def test_rows_of_finished_builds_go_and_those_of_others_stay(ledger, database):
+    old = await finish(ledger, 1)
+    recent = await finish(ledger, 2, finalized_at=START)
+    await ledger.accept(report(), build_no=3)
+    done = await database.write(delete_finished, FinishedBuilds(after=0, before=START))
+    assert done == DeletedBuilds(deleted=1, last=recent + 1)
+    assert await ids(ledger) == [recent, recent + 1]
+    assert await ledger.rows(select(deliveries.c.id).where(deliveries.c.build_id == old)) == []
+    assert await database.write(delete_finished, FinishedBuilds(after=done.last, before=START)) == DeletedBuilds(
+        deleted=0, last=0
+    )
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"state": BuildState.ENDED},
+        {"due_at": START},
+        {"stuck_reason": "The run stays pending."},
+        {"blocked_reason": "The token is wrong."},
+    ],
+    ids=lambda values: next(iter(values)),
+)
+async def test_a_build_with_work_left_keeps_its_rows(ledger, database, values):
+    build_id = await finish(ledger, 1, **values)
+    assert (await database.write(delete_finished, FinishedBuilds(after=0, before=START))).deleted == 0
+    assert await ids(ledger) == [build_id]
+
+
+async def test_a_build_whose_bytes_are_kept_keeps_its_rows(ledger, database):
+    await finish(ledger, 1)
+
+    def write(connection, _now, _items):
+        connection.execute(update(reports).values(body=b"<a/>"))
+        return [None]
+
+    await database.write(write, None)
+    assert (await database.write(delete_finished, FinishedBuilds(after=0, before=START))).deleted == 0
+
+
+async def test_a_build_is_looked_at_in_portions(ledger, database, monkeypatch):
+    monkeypatch.setattr("bridge.store.retention.BUILDS_LIMIT", 2)
+    for number in (1, 2, 3):
+        await finish(ledger, number)
+    first = await database.write(delete_finished, FinishedBuilds(after=0, before=START))
+    assert first.deleted == 2
+    assert (await database.write(delete_finished, FinishedBuilds(after=first.last, before=START))).deleted == 1
+    assert await ids(ledger) == []
+
+
+async def test_a_late_upload_to_a_deleted_build_begins_a_build(ledger, database):
+    await finish(ledger, 1)
+    await database.write(delete_finished, FinishedBuilds(after=0, before=START))
+    await ledger.accept(report("late.xml"), build_no=1)
+    assert len(await ids(ledger)) == 1

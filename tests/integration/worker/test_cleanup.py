@@ -8,14 +8,14 @@ from dataclasses import replace
 import pytest
 from sqlalchemy import select
 
-from bridge.domain.build import DeliveryState, DeliveryTarget
-from bridge.domain.changes import set_delivery
+from bridge.domain.build import BuildState, DeliveryState, DeliveryTarget
+from bridge.domain.changes import set_build, set_delivery
 from bridge.domain.clock_trust import TRUSTED, ClockState, Verdict
 from bridge.errors import Unavailable
 from bridge.store.blobs.base import ASIDE
 from bridge.store.blobs.disk import DiskSpool
 from bridge.store.retention import LIMIT, body_location
-from bridge.store.schema import rejections
+from bridge.store.schema import builds, rejections
 from bridge.worker.cleanup import MAX_ARCHIVE_BATCHES, Cleanup
 from tests.support.fake_clock import FakeClock
 from tests.support.labels import label
@@ -296,3 +296,26 @@ async def test_no_blob_is_set_aside_soon_after_the_clock_was_set(cleanup, spool)
     unsettled = replace(TRUSTED, settled=False)
     await replace(cleanup, clock_verdict=lambda: unsettled).clean()
     assert spool._path(orphan).exists()
+
+
+async def test_rows_of_finished_builds_go_after_their_retention_and_only_by_a_clock_that_is_trusted(cleanup, ledger):
+    await ledger.accept(report())
+    visit = await ledger.claimed()
+    at = cleanup.clock.now()
+    await ledger.record(visit.build, set_delivery(visit.build.deliveries[1], state=DeliveryState.DELIVERED))
+    await ledger.record(visit.build, set_build(state=BuildState.ENDED, ended_at=at))
+    await ledger.record(visit.build, set_build(state=BuildState.FINALIZED, finalized_at=at, finalized_seq=1))
+    await ledger.release(visit, None)
+    doubting = replace(cleanup, keep_rows_us=KEEP, clock_verdict=lambda: Verdict(state=ClockState.SUSPECT))
+
+    async def rows():
+        return len(await ledger.rows(select(builds.c.id)))
+
+    cleanup.clock.advance(2 * KEEP)
+    await cleanup.clean()  # without a retention of rows
+    await doubting.clean()
+    assert await rows() == 1
+    await replace(cleanup, keep_rows_us=3 * KEEP).clean()
+    assert await rows() == 1
+    await replace(cleanup, keep_rows_us=KEEP).clean()
+    assert await rows() == 0

@@ -268,6 +268,7 @@ class ConsolePages:
         except etree.XMLSyntaxError as error:
             fault = f"The file cannot be read as XML: {error.msg}."
         if request.query.get("save") == "true" and found is not None:
+            await self._actions.record(request, "download", f"report {source.row.id}")
             return await self._in_thread(partial(_saved, source.row, found))
         values: dict[str, Any] = {
             "source": source,
