@@ -13,4 +13,5 @@ async def test_a_gateway_with_a_ledger_of_its_own_watches_the_clock(tmp_path):
             "clock_skew",
             "status_poller",
             "submission_expiry",
+            "notices",
         }
