@@ -43,8 +43,6 @@ from bridge import __version__
 from bridge.telemetry.logs import redact_text
 from bridge.telemetry.traces import MAX_LINKS, MAX_TRACESTATE_CHARACTERS, TRACED, HttpRequest, Traced
 
-URL_TEMPLATE: Final = "url.template"
-
 CLOSE_SECONDS: Final = 3.0
 """For the last export at the end of the gateway; a collector that is away must not delay the end."""
 
@@ -154,8 +152,6 @@ class Tracer:
             SERVER_PORT: url.port or 0,
             URL_FULL: f"{url.scheme}://{url.host_port_subcomponent}{redact_text(url.raw_path)}",
         }
-        if template:
-            attributes[URL_TEMPLATE] = template
         links = [Link(found) for found in map(_span_context, traced.links[:MAX_LINKS]) if found is not None]
         name = f"{method} {template}".rstrip()
         return _Span(self._tracer.start_span(name, None, SpanKind.CLIENT, attributes, links), fails_from=400)
