@@ -10,22 +10,7 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Final, NamedTuple
 
-from sqlalchemy import (
-    BigInteger,
-    ColumnElement,
-    Connection,
-    Table,
-    and_,
-    bindparam,
-    delete,
-    exists,
-    func,
-    not_,
-    null,
-    or_,
-    select,
-    update,
-)
+from sqlalchemy import ColumnElement, Connection, Table, and_, delete, exists, func, not_, null, or_, select, update
 
 from bridge.domain.build import BuildState, DeliveryState, DeliveryTarget
 from bridge.store.engine.base import one_statement

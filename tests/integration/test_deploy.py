@@ -310,7 +310,6 @@ def test_the_caddyfile_of_compose_is_the_front_with_another_address() -> None:
     assert differing == [("\treverse_proxy 127.0.0.1:8080 {", "\treverse_proxy bridge:8080 {")]
 
 
-@pytest.mark.xfail(reason="The metric comes with the metrics of pending deliveries.")
 def test_metrics_that_deployments_name_exist() -> None:
     exported = Metrics().render().decode()
     files = [path for path in (DEPLOY / "helm").rglob("*") if path.is_file()]
