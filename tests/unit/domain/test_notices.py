@@ -94,7 +94,7 @@ def test_filters_choose_by_kind_and_route():
     ("url", "inside"),
     [
         ("https://oapi.dingtalk.com/robot/send?access_token=x", False),
-        ("http://127.0.0.1:8080/x", True),
+        ("http://127.0.0.1/x", True),
         ("https://[fd00::1]/x", True),
         ("http://localhost/x", True),
         ("https://chat.corp.example/x", True),

@@ -46,7 +46,7 @@ def test_each_mistake_is_named_without_the_address(problems_of, tables, problem)
     [
         table(url=URL),
         table(url=URL, routes=["shop"]) + table(url=URL, events=["certificate_ends"]),
-        table(url="http://127.0.0.1:8065/hooks/x"),
+        table(url="http://127.0.0.1/hooks/x"),
         table(url="http://chat.corp.example/hooks/x") + '[outbound]\nno_proxy = [".corp.example"]\n',
         table(url=URL, secret="whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"),
         table(url="https://open.feishu.cn/open-apis/bot/v2/hook/x", format="feishu", secret="abcdefgh"),
