@@ -175,6 +175,7 @@ class ReconciledReportRow(NamedTuple):
     has_bytes: bool
     generated: bool
     failure: str | None
+    trace_context: str | None
 
 
 class DeliveryRow(NamedTuple):
