@@ -61,7 +61,8 @@ async def test_a_refused_report_outlives_a_kill_and_is_delivered_once_it_is_repa
     assert (await _send(gateway, refusal["id"], repair=True))[0] == 200
     audited = (await _ask(f"{gateway.admin_url}/api/v1/audit"))["audit"]
     assert {(entry["action"], entry["target"]) for entry in audited} == {
-        ("send-repaired", f"rejection {refusal['id']}")
+        ("download", f"rejection {refusal['id']}"),
+        ("send-repaired", f"rejection {refusal['id']}"),
     }
 
     world.builds.end(build.job_id, build.build_no, at=world.micros())

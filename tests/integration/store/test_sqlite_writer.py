@@ -173,7 +173,7 @@ os.kill(os.getpid(), signal.SIGKILL)
     monkeypatch.setattr(sqlite, "LOCK_SECONDS", 0.0)
     with pytest.raises(LedgerInUse), apart(tmp_path / "bridge.db", clock):
         pass
-    monkeypatch.undo()
+    monkeypatch.setattr(sqlite, "LOCK_SECONDS", 60.0)
     os.kill(writer, signal.SIGCONT)  # it finds its pipe closed, and ends
     with apart(tmp_path / "bridge.db", clock) as after:
         assert writer_of(after) != writer
