@@ -372,6 +372,16 @@ def test_fronts_accept_what_the_gateway_accepts() -> None:
     assert UPLOAD_PATH.startswith("/")  # all of these pass every path on
 
 
+def test_the_s3_server_of_compose_reads_its_secret_and_writes_its_volume() -> None:
+    services = compose(REPLICAS)["services"]
+    (user,) = re.findall(r"(?m)^USER (.+)$", DOCKERFILE)
+    server, owner = services["s3"], services["s3-volume"]
+    assert server["user"] == user, "secrets are readable by this user only"
+    assert server["depends_on"] == {"s3-volume": {"condition": "service_completed_successfully"}}
+    assert server["volumes"] == owner["volumes"]
+    assert (owner["user"], owner["entrypoint"]) == ("0:0", ["chown", "-R", user, "/data"])
+
+
 def test_the_caddyfile_of_compose_is_the_front_with_another_address() -> None:
     front, composed = ((folder / "Caddyfile").read_text().splitlines() for folder in (DEPLOY / "caddy", SINGLE))
     differing = [pair for pair in zip(front[2:], composed[1:], strict=True) if pair[0] != pair[1]]
