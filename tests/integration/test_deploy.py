@@ -345,6 +345,15 @@ def test_the_settings_of_kubernetes_load_and_fit_the_pods(path: Path, tmp_path: 
         assert settings.store.url.removeprefix("sqlite:///").rpartition("/")[0] in mounts
 
 
+def test_no_deployment_polls_codearts_with_a_token_that_ends_after_a_day() -> None:
+    files = [path for path in DEPLOY.rglob("*") if path.suffix in {".toml", ".yaml", ".yml", ".service"}]
+    texts = {path: path.read_text(encoding="utf-8") for path in files}
+    polling = {path for path, text in texts.items() if "[codearts]" in text}
+    assert len(polling) == 6
+    assert {path for path in polling if 'auth = "aksk"' not in texts[path]} == set()
+    assert [path for path, text in texts.items() if re.search("(?i)codearts[-_]+token", text)] == []
+
+
 # -- what several files name -------------------------------------------------------------------------------------------
 
 

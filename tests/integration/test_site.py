@@ -39,6 +39,12 @@ def test_every_page_is_in_the_site(site: Path) -> None:
     assert list(site.rglob("*.py")) == []
 
 
+def test_make_builds_the_site_as_this_test_does() -> None:
+    """With --quiet, mkdocs passes no warning to --strict."""
+    (line,) = re.findall(r"(?m)^\t.*mkdocs build.*$", (REPOSITORY / "Makefile").read_text(encoding="utf-8"))
+    assert line.endswith(" -m mkdocs build --strict")
+
+
 def test_no_page_loads_anything_from_another_host(site: Path) -> None:
     loaded = set()
     for page in site.rglob("*.html"):
