@@ -83,7 +83,7 @@ docs: $(VENV)/.runtime ## render docs/codes.md, docs/reference/ and parts of doc
 	$(RUN) -m docs.render_upload
 
 site: $(VENV)/.release docs ## build the documentation into site/, with every link checked
-	NO_MKDOCS_2_WARNING=1 $(RUN) -m mkdocs build --strict --quiet
+	NO_MKDOCS_2_WARNING=1 $(RUN) -m mkdocs build --strict
 
 manifests: $(VENV)/.release ## render deploy/kubernetes from the Helm chart
 	$(RUN) -m tools.render_manifests

@@ -10,11 +10,7 @@ FOLDER = REPOSITORY / "deploy" / "kubernetes"
 HEAD = "# Rendered from deploy/helm/bridge by `make manifests`. Change the chart, not this file.\n"
 
 VALUES: dict[str, dict[str, Any]] = {
-    "replicas.yaml": {
-        "autoscaling": {"enabled": True},
-        "ingress": {"enabled": True},
-        "serviceMonitor": {"enabled": True},
-    },
+    "replicas.yaml": {"ingress": {"enabled": True}},
     "single.yaml": {
         "replicas": 1,
         "persistence": {"enabled": True},

@@ -383,7 +383,7 @@ async def test_the_least_settings_are_ok_and_serve(desk: Desk, tmp_path: Path) -
     named = re.findall(rf'"{SECRETS}(.+)"', text)
     for name in named:
         (secrets / name).write_text(f"canary-secret-{name}\n")
-    assert len(named) == 3
+    assert len(named) == 4
     (desk.folder / "bridge.toml").write_text(text.replace(SECRETS, f"{secrets}/"))
     as_it_stands = {name: value for name, value in desk.environ.items() if not name.startswith("BRIDGE_")}
 
@@ -402,7 +402,7 @@ def test_the_least_settings_state_that_a_proxy_speaks_tls_and_need_to(desk: Desk
     assert settings.pop("server") == {"behind_tls_proxy": True}
     text = block("toml", "[[routes]]").partition("[codearts]")
     (desk.folder / "bridge.toml").write_text("".join(text[1:]).replace(SECRETS, f"{tmp_path}/"))
-    for name in ("codearts-token", "ci-token", "testnod-shop"):
+    for name in ("codearts-access-key", "codearts-secret-key", "ci-token", "testnod-shop"):
         (tmp_path / name).write_text(f"canary-{name}\n")
     as_it_stands = {name: value for name, value in desk.environ.items() if not name.startswith("BRIDGE_")}
 

@@ -27,6 +27,7 @@ SINGLE, REPLICAS = DEPLOY / "compose" / "single", DEPLOY / "compose" / "replicas
 UNIT = (DEPLOY / "systemd" / "bridge.service").read_text(encoding="utf-8")
 SOCKET = (DEPLOY / "systemd" / "bridge.socket").read_text(encoding="utf-8")
 MANIFESTS = sorted((DEPLOY / "kubernetes").glob("*.yaml"))
+SINGLE_VALUES = render_manifests.VALUES["single.yaml"]
 STOP_SECONDS = 4  # of `bridge serve`, after server.shutdown_timeout
 
 BESIDE_PYTHON = Path(sys.executable).parent  # the tools of requirements-release.txt
@@ -120,12 +121,14 @@ def test_manifests_follow_the_schemas_of_kubernetes(path: Path) -> None:
     kinds = set()
     for document in documents(path):
         kinds.add(document["kind"])
-        if document["kind"] != "ServiceMonitor":  # of Prometheus Operator
-            kubernetes_validate.validate(document, "1.33", strict=True)
+        kubernetes_validate.validate(document, "1.33", strict=True)
     assert {"ConfigMap", "Deployment", "Ingress", "NetworkPolicy", "Service", "ServiceAccount"} <= kinds
     assert ("PersistentVolumeClaim" in kinds) is (path.name == "single.yaml")
-    shared = {"HorizontalPodAutoscaler", "PodDisruptionBudget", "ServiceMonitor"}
-    assert kinds & shared == (set() if path.name == "single.yaml" else shared)
+    assert ("PodDisruptionBudget" in kinds) is (path.name == "replicas.yaml")
+    # A cluster without Prometheus Operator and an adapter of metrics takes them.
+    assert kinds & {"HorizontalPodAutoscaler", "ServiceMonitor"} == set()
+    (deployment,) = (document for document in documents(path) if document["kind"] == "Deployment")
+    assert deployment["spec"]["replicas"] == (1 if path.name == "single.yaml" else 3)
 
 
 # -- the chart ---------------------------------------------------------------------------------------------------------
@@ -153,6 +156,19 @@ def test_the_manifests_are_those_of_the_chart(name: str, helm: Any) -> None:
     "values",
     [
         {"store": {"url": "sqlite:////data/bridge.db", "spool": "/data/spool"}},
+        {"store": {"spool": "/data/spool"}},
+        {"store": {"spool": "/srv/spool"}},
+        {"config": '[store]\narchive = "/data/archive"\n'},
+        SINGLE_VALUES | {"store": {"url": "sqlite:////srv/bridge.db"}},
+        SINGLE_VALUES | {"store": {"url": "sqlite:///bridge.db"}},
+        SINGLE_VALUES | {"store": {"url": "sqlite:////data/../srv/bridge.db"}},
+        SINGLE_VALUES | {"store": {"url": "sqlite:////data/bridge.db", "spool": "/srv/spool"}},
+        SINGLE_VALUES | {"store": {"url": "sqlite:////data/bridge.db", "spool": "/database/spool"}},
+        SINGLE_VALUES | {"persistence": {"enabled": None}},
+        SINGLE_VALUES | {"persistence": None},
+        SINGLE_VALUES | {"replicas": 2},
+        SINGLE_VALUES | {"autoscaling": {"enabled": True}},
+        {"networkPolicy": {"egressPorts": ["s3"]}},
         {"replicas": "3"},
         {"persistence": {"enabled": True}},
         {"store": {"url": "mysql://bridge@db/bridge", "spool": "s3://reports"}},
@@ -165,6 +181,58 @@ def test_the_manifests_are_those_of_the_chart(name: str, helm: Any) -> None:
 def test_the_schema_rejects_values_that_cannot_work(values: dict[str, Any], helm: Any) -> None:
     with helm.Chart.load(str(render_manifests.CHART)) as chart, pytest.raises(helm.HelmError):
         chart.validate_schema(values)
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {},
+        SINGLE_VALUES,
+        SINGLE_VALUES | {"store": {"url": "sqlite:////data/bridge.db", "spool": "s3://reports/bridge"}},
+        {"config": '[store]\narchive = "s3://reports/archive"\n'},
+        {"store": {"url": "postgres://bridge@db/bridge", "spool": "s3://reports"}},
+    ],
+    ids=str,
+)
+def test_the_schema_accepts_values_that_work(values: dict[str, Any], helm: Any) -> None:
+    with helm.Chart.load(str(render_manifests.CHART)) as chart:
+        chart.validate_schema(values)
+
+
+@pytest.mark.parametrize(
+    ("values", "least"),
+    [
+        ({"preStopSeconds": 16}, 45),
+        ({"terminationGracePeriodSeconds": 39}, 39),
+        ({"config": '[server]\nshutdown_timeout = "31s"\n'}, 45),
+        ({"config": '[server]\nshutdown_timeout = "1m30s"\n'}, 104),
+    ],
+    ids=str,
+)
+def test_the_chart_rejects_a_stop_that_does_not_fit_the_grace_period(
+    values: dict[str, Any], least: int, helm: Any
+) -> None:
+    with pytest.raises(helm.HelmError, match=f"must be more than {least}:"):
+        render_manifests.rendered(values)
+    fitting = render_manifests.rendered(values | {"terminationGracePeriodSeconds": least + 1})
+    assert f"terminationGracePeriodSeconds: {least + 1}" in fitting
+
+
+def test_autoscaling_monitoring_and_further_ports_render(helm: Any) -> None:
+    assert helm
+    values = {
+        "autoscaling": {"enabled": True},
+        "serviceMonitor": {"enabled": True},
+        "networkPolicy": {"egressPorts": [8333]},
+    }
+    found = {d["kind"]: d for d in yaml.safe_load_all(render_manifests.rendered(values)) if d}
+    assert {"HorizontalPodAutoscaler", "ServiceMonitor"} <= set(found)
+    assert "replicas" not in found["Deployment"]["spec"]
+    ports = {port["port"] for rule in found["NetworkPolicy"]["spec"]["egress"] for port in rule["ports"]}
+    assert ports == {53, 443, 5432, 8333}
+    assert found["PodDisruptionBudget"]["spec"]["unhealthyPodEvictionPolicy"] == "AlwaysAllow"
+    kubernetes_validate = pytest.importorskip("kubernetes_validate", reason="kubernetes-validate is not installed.")
+    kubernetes_validate.validate(found["HorizontalPodAutoscaler"], "1.33", strict=True)
 
 
 def test_the_schema_lists_every_value_of_the_chart() -> None:
@@ -277,6 +345,15 @@ def test_the_settings_of_kubernetes_load_and_fit_the_pods(path: Path, tmp_path: 
         assert settings.store.url.removeprefix("sqlite:///").rpartition("/")[0] in mounts
 
 
+def test_no_deployment_polls_codearts_with_a_token_that_ends_after_a_day() -> None:
+    files = [path for path in DEPLOY.rglob("*") if path.suffix in {".toml", ".yaml", ".yml", ".service"}]
+    texts = {path: path.read_text(encoding="utf-8") for path in files}
+    polling = {path for path, text in texts.items() if "[codearts]" in text}
+    assert len(polling) == 6
+    assert {path for path in polling if 'auth = "aksk"' not in texts[path]} == set()
+    assert [path for path, text in texts.items() if re.search("(?i)codearts[-_]+token", text)] == []
+
+
 # -- what several files name -------------------------------------------------------------------------------------------
 
 
@@ -304,6 +381,16 @@ def test_fronts_accept_what_the_gateway_accepts() -> None:
     assert UPLOAD_PATH.startswith("/")  # all of these pass every path on
 
 
+def test_the_s3_server_of_compose_reads_its_secret_and_writes_its_volume() -> None:
+    services = compose(REPLICAS)["services"]
+    (user,) = re.findall(r"(?m)^USER (.+)$", DOCKERFILE)
+    server, owner = services["s3"], services["s3-volume"]
+    assert server["user"] == user, "secrets are readable by this user only"
+    assert server["depends_on"] == {"s3-volume": {"condition": "service_completed_successfully"}}
+    assert server["volumes"] == owner["volumes"]
+    assert (owner["user"], owner["entrypoint"]) == ("0:0", ["chown", "-R", user, "/data"])
+
+
 def test_the_caddyfile_of_compose_is_the_front_with_another_address() -> None:
     front, composed = ((folder / "Caddyfile").read_text().splitlines() for folder in (DEPLOY / "caddy", SINGLE))
     differing = [pair for pair in zip(front[2:], composed[1:], strict=True) if pair[0] != pair[1]]
@@ -316,3 +403,10 @@ def test_metrics_that_deployments_name_exist() -> None:
     named = {name for path in files for name in re.findall(r"metric: (bridge_\w+)", path.read_text())}
     assert named
     assert [name for name in named if f"# HELP {name} " not in exported] == []
+
+
+def test_pages_stop_the_socket_with_the_service() -> None:
+    """`systemctl stop bridge` alone leaves the socket open, and the next upload starts the gateway."""
+    for page in (REPOSITORY / "docs" / "operate.md", DEPLOY / "README.md"):
+        stops = re.findall(r"(?m)^systemctl stop (.+)$", page.read_text(encoding="utf-8"))
+        assert stops == ["bridge.socket bridge.service"], page

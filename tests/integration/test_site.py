@@ -19,7 +19,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
     pytest.importorskip("material", reason="mkdocs-material is not installed.")
     folder = tmp_path_factory.mktemp("site")
     done = subprocess.run(
-        [sys.executable, "-m", "mkdocs", "build", "--strict", "--quiet", "--site-dir", folder],
+        [sys.executable, "-m", "mkdocs", "build", "--strict", "--site-dir", folder],
         check=False,
         cwd=REPOSITORY,
         env=os.environ | {"NO_MKDOCS_2_WARNING": "1"},
@@ -37,6 +37,12 @@ def test_every_page_is_in_the_site(site: Path) -> None:
     missing = [page for page, html in built.items() if not (site / html).is_file()]
     assert missing == []
     assert list(site.rglob("*.py")) == []
+
+
+def test_make_builds_the_site_as_this_test_does() -> None:
+    """With --quiet, mkdocs passes no warning to --strict."""
+    (line,) = re.findall(r"(?m)^\t.*mkdocs build.*$", (REPOSITORY / "Makefile").read_text(encoding="utf-8"))
+    assert line.endswith(" -m mkdocs build --strict")
 
 
 def test_no_page_loads_anything_from_another_host(site: Path) -> None:
