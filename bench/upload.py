@@ -43,13 +43,13 @@ def one_after_the_other(port: int, reports: list[Path], build_no: int) -> None:
     storage = HTTPConnection("127.0.0.1", port)
     part = '--b\r\nContent-Disposition: form-data; name="test_run[metadata][build_id]"\r\n\r\n'
     for report in reports:
-        form = f"{part}bench-{build_no}\r\n--b--\r\n".encode()
+        form = f"{part}bench-{JOB}-{build_no}\r\n--b--\r\n".encode()
         headers = {"Content-Type": "multipart/form-data; boundary=b", "Project-Token": TOKEN}
         testnod.request("POST", "/integrations/test_runs/upload", form, headers)
         url = urlsplit(_json(testnod)["presigned_url"])
         storage.request("PUT", f"{url.path}?{url.query}", report.read_bytes(), {"Content-Type": "application/xml"})
         storage.getresponse().read()
-    testnod.request("POST", "/integrations/test_runs/finalize", f"build_id=bench-{build_no}".encode())
+    testnod.request("POST", "/integrations/test_runs/finalize", f"build_id=bench-{JOB}-{build_no}".encode())
     testnod.getresponse().read()
     testnod.close()
     storage.close()
