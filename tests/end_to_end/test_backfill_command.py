@@ -355,6 +355,23 @@ async def test_a_build_whose_last_request_a_proxy_rejects_is_finalized_all_the_s
     assert (await build_of(gateway, JOBS[0], 1))["end_reason"] == "caller"
 
 
+async def test_a_build_of_two_nodes_is_finalized_without_the_one_whose_request_was_rejected(
+    backfill: Backfill, gateway: GatewayProcess, sandbox: Sandbox
+) -> None:
+    backfill.add(f"{JOBS[0]}/1/linux/a.xml", f"<testsuite><!--{os.urandom(8192).hex()}--></testsuite>")
+    backfill.add(f"{JOBS[0]}/1/windows/a.xml")
+    backfill.add(f"{JOBS[0]}/2/windows/a.xml")
+
+    async with narrow_proxy(gateway, 4096) as url:
+        ended = await backfill.run("reports", "--template", "{job}/{no}/{node}/…", url=url)
+
+    assert ended.code == 1, ended
+    assert ended.document["builds"] | {"sent": 2, "left": 0} == ended.document["builds"]
+    assert ended.document["files"] | {"sent": 2, "rejected": 1} == ended.document["files"]
+    assert finalized(sandbox) == {JOBS[0]: [1, 2]}
+    assert (await build_of(gateway, JOBS[0], 1))["end_reason"] == "caller"
+
+
 async def test_a_job_without_a_route_is_set_aside_after_its_first_build(
     backfill: Backfill, new_gateway: NewGateway, settings: dict[str, Any], sandbox: Sandbox
 ) -> None:
