@@ -569,6 +569,40 @@ async def test_branch_and_commit_come_from_the_history_and_running_builds_are_le
         assert (build["branch"], build["commit"]) == (f"branch-{number}", f"{number}" * 40)
 
 
+PROJECT = "b4d3971c3988463b865f6f920846149e"  # of the sandbox
+
+
+async def test_builds_that_codearts_has_deleted_take_the_route_of_the_project_that_is_named(
+    backfill: Backfill, new_gateway: NewGateway, settings: dict[str, Any]
+) -> None:
+    (default,) = settings["routes"]
+    gateway = new_gateway({**settings, "routes": [{**default, "name": "shop", "project_id": PROJECT}, default]})
+    await gateway.start()
+    backfill.add(f"{JOBS[0]}/1/a.xml")
+
+    ended = await backfill.run("reports", "--project", PROJECT, url=gateway.server_url)
+
+    assert ended.code == 0, ended
+    assert (await build_of(gateway, JOBS[0], 1))["route"] == "shop"
+
+
+async def test_builds_that_codearts_has_deleted_take_the_route_of_their_jobs_name(
+    backfill: Backfill, new_gateway: NewGateway, settings: dict[str, Any], sandbox: Sandbox
+) -> None:
+    (default,) = settings["routes"]
+    gateway = new_gateway({**settings, "routes": [{**default, "name": "shop", "job_name": "job-68491d9b"}, default]})
+    await gateway.start()
+    sandbox.state.builds.start(JOBS[0], 7, at=sandbox.state.micros() - DAY_US)
+    sandbox.state.builds.end(JOBS[0], 7, at=sandbox.state.micros())
+    backfill.add(f"{JOBS[0]}/1/a.xml")
+
+    options = ("--job", JOBS[0], "--project", PROJECT, "--config", gateway.config)
+    ended = await backfill.run("reports", *options, url=gateway.server_url)
+
+    assert ended.code == 0, ended
+    assert (await build_of(gateway, JOBS[0], 1))["route"] == "shop"
+
+
 async def test_builds_of_the_history_without_reports_are_declared_complete(
     backfill: Backfill, new_gateway: NewGateway, settings: dict[str, Any], sandbox: Sandbox
 ) -> None:
