@@ -169,6 +169,12 @@ def backfill(  # noqa: PLR0913 -- one parameter for each option
             show_default=False,
         ),
     ] = None,
+    project: Annotated[
+        str,
+        typer.Option(
+            metavar="ID", help="The CodeArts project of the builds, which routes may match.", show_default=False
+        ),
+    ] = "",
     since: Annotated[
         str,
         typer.Option(metavar="DAY", help="Begin the history here, as 2026-01-31; else a year ago.", show_default=False),
@@ -205,6 +211,7 @@ def backfill(  # noqa: PLR0913 -- one parameter for each option
             template=template,
             jobs=job or [],
             since=since,
+            project_id=project,
             state=state,
             rate=rate,
             budget=read_seconds(time_budget),

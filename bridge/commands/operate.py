@@ -72,30 +72,39 @@ class AdminCommands:
 
     def forget(self, which: Sequence[str], *, sure: Callable[[str], bool]) -> None:
         """Delete a build, or all builds of the job that `which` names alone, if `sure` returns true for a question."""
+        is_job = len(which) == 1 and not (which[0].isdecimal() and len(which[0]) < 20)
+        answer = asyncio.run(self._forget_job(which[0], sure) if is_job else self._forget_build(which, sure))
+        if answer is not None:
+            self._print_result(answer)
 
-        async def run() -> None:
-            if len(which) == 1 and not (which[0].isdecimal() and len(which[0]) < 20):
-                count = 0
-                if not sure(f"Forget all builds of job {which[0]}, with their reports and rejections"):
-                    return
-                while page := (await self._ask("/api/v1/builds", {"job_id": which[0], "limit": 100}))["builds"]:
-                    for build in page:
-                        if build["id"] is None:
-                            continue
-                        await self._ask(f"/api/v1/builds/{build['id']}/forget", body={})
-                        count += 1
-                    if all(build["id"] is None for build in page):
-                        break
-                self._print_result({"result": f"Forgotten: {counted(count, 'build')} of job {which[0]}."})
-                return
-            build = await self._find(which)
-            if build["id"] is None:
-                raise BridgeError("Every upload of this build was rejected. Rejections go after their retention.")
-            name = f"{build['job_id']} {build['build_no']}"
-            if sure(f"Forget build {name} with {counted(len(build['reports']), 'report')}"):
-                self._print_result(await self._ask(f"/api/v1/builds/{build['id']}/forget", body={}))
+    async def _forget_job(self, job_id: str, sure: Callable[[str], bool]) -> Object | None:
+        if not sure(f"Forget all builds of job {job_id}, with their reports and rejections"):
+            return None
+        count = 0
+        while page := (await self._ask("/api/v1/builds", {"job_id": job_id, "limit": 100}))["builds"]:
+            for build in page:
+                await self._ask(f"/api/v1/builds/{build['id']}/forget", body={})
+            count += len(page)
+        rejections = (await self._forget_rejections({"job_id": job_id}))["rejections"]
+        rejected = f", and {counted(rejections, 'rejection')} of builds without reports" if rejections else ""
+        return {"result": f"Forgotten: {counted(count, 'build')} of job {job_id}{rejected}."}
 
-        asyncio.run(run())
+    async def _forget_build(self, which: Sequence[str], sure: Callable[[str], bool]) -> Object | None:
+        """Delete a build, or its rejections if nothing of it was accepted; None if `sure` returns false."""
+        params = dict(zip(("job_id", "build_no"), which, strict=False))
+        if len(which) == 2 and not (await self._ask("/api/v1/builds", params))["builds"]:
+            if not (await self._ask("/api/v1/rejections", params))["rejections"]:
+                raise BridgeError(f"The gateway has nothing of build {which[1]} of job {which[0]}.")
+            question = f"Forget the rejections of build {' '.join(which)}, of which nothing was accepted"
+            return await self._forget_rejections(params) if sure(question) else None
+        build = await self._find(which)
+        name = f"{build['job_id']} {build['build_no']}"
+        if not sure(f"Forget build {name} with {counted(len(build['reports']), 'report')}"):
+            return None
+        return await self._ask(f"/api/v1/builds/{build['id']}/forget", body={})
+
+    async def _forget_rejections(self, params: Mapping[str, str]) -> dict[str, Any]:
+        return await self._ask("/api/v1/rejections/forget", params, body={})
 
     # -- calls ---------------------------------------------------------------------------------------------------
 

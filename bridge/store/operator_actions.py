@@ -10,15 +10,16 @@ from typing import Any, Final
 
 import sqlalchemy as sa
 
-from bridge.domain.build import BuildState, DeliveryState, DeliveryTarget
+from bridge.domain.build import BuildNo, BuildState, DeliveryState, DeliveryTarget
 from bridge.domain.circuit_breaker import close_breaker, pause_breaker
 from bridge.domain.instants import Instant
 from bridge.domain.text_format import counted
 from bridge.errors import NotFound, Unavailable
 from bridge.store.archive.base import archived_entries
 from bridge.store.circuit_breakers import lock_breaker_row, wake_waiting
-from bridge.store.duplicates import requeued
+from bridge.store.duplicates import build_key, requeued
 from bridge.store.job_order import ReconcileEnd, wake_first_waiting
+from bridge.store.rejections import of_build_condition
 from bridge.store.retention import delete_rows_of_builds
 from bridge.store.row_mapping import to_breaker
 from bridge.store.schema import audit, builds, circuit_breakers, deliveries, rejections, reports, submissions
@@ -30,6 +31,9 @@ MAX_RETRIES: Final = 1_000
 
 MAX_RENAMED: Final = 1_000
 """Rows of each table in which one commit replaces the name of a caller."""
+
+MAX_DELETED: Final = 1_000
+"""Rejections that one commit deletes."""
 
 MAX_ID: Final = 2**53
 
@@ -96,6 +100,23 @@ class Forgotten:
     contents: BuildContents
     blobs: tuple[str, ...]
     copies: tuple[str, ...]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ForgetRejections:
+    """Asks to delete the rejections of a job, or of one of its builds, also of builds that have no row."""
+
+    actor: Actor
+    job_id: str
+    build_no: BuildNo | None = None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ForgottenRejections:
+    """How many rejections were deleted; no row refers any more to `blobs` of the spool."""
+
+    count: int
+    blobs: tuple[str, ...]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -234,6 +255,26 @@ def _rejections_of(build_id: int) -> sa.ColumnElement[bool]:
         sa.select(column).where(builds.c.id == build_id).scalar_subquery() for column in (builds.c.source, builds.c.key)
     )
     return sa.and_(rejections.c.source == source, rejections.c.key == key)
+
+
+def forget_rejections(
+    connection: sa.Connection, now: int, items: Sequence[ForgetRejections]
+) -> list[ForgottenRejections]:
+    """Delete up to MAX_DELETED rejections for each item; a count of 0 means that none is left."""
+    return [_forget_rejections(connection, now, item) for item in items]
+
+
+def _forget_rejections(connection: sa.Connection, now: int, item: ForgetRejections) -> ForgottenRejections:
+    wanted, target = rejections.c.job_id == item.job_id, f"rejections of job {item.job_id}"
+    if item.build_no is not None:
+        wanted = of_build_condition(item.job_id, item.build_no)
+        target = f"rejections of build {build_key(item.job_id, item.build_no)}"
+    some = sa.select(rejections.c.id).where(wanted).limit(MAX_DELETED)
+    deleted = sa.delete(rejections).where(rejections.c.id.in_(some)).returning(rejections.c.blob)
+    blobs = connection.execute(deleted).scalars().all()
+    if blobs:
+        _record(connection, now, item.actor, "forget", target, counted(len(blobs), "rejection"))
+    return ForgottenRejections(count=len(blobs), blobs=tuple(blob for blob in blobs if blob is not None))
 
 
 FORGOTTEN: Final = "forgotten"

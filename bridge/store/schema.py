@@ -378,7 +378,7 @@ audit = sa.Table(
     sa.Column("detail", sa.Text, nullable=False),
     sa.Column("proof", sa.Text, nullable=False, server_default=sa.text("''")),  # of the person's name; empty: not noted
 )
-"""What operators did. Rows are only ever added; cleanup deletes old ones."""
+"""What operators did. Rows are only ever added, and never deleted."""
 
 moves = sa.Table(
     "moves",

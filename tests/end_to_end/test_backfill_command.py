@@ -355,6 +355,23 @@ async def test_a_build_whose_last_request_a_proxy_rejects_is_finalized_all_the_s
     assert (await build_of(gateway, JOBS[0], 1))["end_reason"] == "caller"
 
 
+async def test_a_build_of_two_nodes_is_finalized_without_the_one_whose_request_was_rejected(
+    backfill: Backfill, gateway: GatewayProcess, sandbox: Sandbox
+) -> None:
+    backfill.add(f"{JOBS[0]}/1/linux/a.xml", f"<testsuite><!--{os.urandom(8192).hex()}--></testsuite>")
+    backfill.add(f"{JOBS[0]}/1/windows/a.xml")
+    backfill.add(f"{JOBS[0]}/2/windows/a.xml")
+
+    async with narrow_proxy(gateway, 4096) as url:
+        ended = await backfill.run("reports", "--template", "{job}/{no}/{node}/…", url=url)
+
+    assert ended.code == 1, ended
+    assert ended.document["builds"] | {"sent": 2, "left": 0} == ended.document["builds"]
+    assert ended.document["files"] | {"sent": 2, "rejected": 1} == ended.document["files"]
+    assert finalized(sandbox) == {JOBS[0]: [1, 2]}
+    assert (await build_of(gateway, JOBS[0], 1))["end_reason"] == "caller"
+
+
 async def test_a_job_without_a_route_is_set_aside_after_its_first_build(
     backfill: Backfill, new_gateway: NewGateway, settings: dict[str, Any], sandbox: Sandbox
 ) -> None:
@@ -550,6 +567,40 @@ async def test_branch_and_commit_come_from_the_history_and_running_builds_are_le
     for number in (1, 2, 4):
         build = await build_of(gateway, job, number)
         assert (build["branch"], build["commit"]) == (f"branch-{number}", f"{number}" * 40)
+
+
+PROJECT = "b4d3971c3988463b865f6f920846149e"  # of the sandbox
+
+
+async def test_builds_that_codearts_has_deleted_take_the_route_of_the_project_that_is_named(
+    backfill: Backfill, new_gateway: NewGateway, settings: dict[str, Any]
+) -> None:
+    (default,) = settings["routes"]
+    gateway = new_gateway({**settings, "routes": [{**default, "name": "shop", "project_id": PROJECT}, default]})
+    await gateway.start()
+    backfill.add(f"{JOBS[0]}/1/a.xml")
+
+    ended = await backfill.run("reports", "--project", PROJECT, url=gateway.server_url)
+
+    assert ended.code == 0, ended
+    assert (await build_of(gateway, JOBS[0], 1))["route"] == "shop"
+
+
+async def test_builds_that_codearts_has_deleted_take_the_route_of_their_jobs_name(
+    backfill: Backfill, new_gateway: NewGateway, settings: dict[str, Any], sandbox: Sandbox
+) -> None:
+    (default,) = settings["routes"]
+    gateway = new_gateway({**settings, "routes": [{**default, "name": "shop", "job_name": "job-68491d9b"}, default]})
+    await gateway.start()
+    sandbox.state.builds.start(JOBS[0], 7, at=sandbox.state.micros() - DAY_US)
+    sandbox.state.builds.end(JOBS[0], 7, at=sandbox.state.micros())
+    backfill.add(f"{JOBS[0]}/1/a.xml")
+
+    options = ("--job", JOBS[0], "--project", PROJECT, "--config", gateway.config)
+    ended = await backfill.run("reports", *options, url=gateway.server_url)
+
+    assert ended.code == 0, ended
+    assert (await build_of(gateway, JOBS[0], 1))["route"] == "shop"
 
 
 async def test_builds_of_the_history_without_reports_are_declared_complete(

@@ -258,6 +258,13 @@ async def test_builds_and_names_of_callers_are_forgotten(gateway: GatewayProcess
     await until(lambda: forgotten(JOB_ID, 1), "one build is forgotten")
     _, out, _ = await bridge(gateway, "builds", JOB_ID)
     assert [build["build_no"] for build in json.loads(out)["builds"]] == [3, 2]
+    for number in (4, 5):  # nothing of them is accepted, so they have no row
+        await upload(gateway, number, b"<testsuite")
+    await until(lambda: forgotten(JOB_ID, 4), "a build that was rejected is forgotten")
+    _, out, _ = await bridge(gateway, "rejections", JOB_ID)
+    assert [rejection["build_no"] for rejection in json.loads(out)["rejections"]] == [5]
     await until(lambda: forgotten(JOB_ID), "all builds of the job are forgotten")
     _, out, _ = await bridge(gateway, "builds", JOB_ID)
     assert json.loads(out)["builds"] == []
+    _, out, _ = await bridge(gateway, "rejections", JOB_ID)
+    assert json.loads(out)["rejections"] == []

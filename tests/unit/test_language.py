@@ -1,4 +1,4 @@
-"""The code base speaks one language and has no crumbs: guards against what issue 13 removed.
+"""The code base speaks one language and has no crumbs: guards that keep it so.
 
 `python -m tools.language` prints every finding with its place.
 """

@@ -58,6 +58,7 @@ class BuildSender:
     state: BackfillState
     note: Callable[[str], None]
     budget: float
+    project_id: str = ""  # stated of all builds, unless it is empty
     _noted: dict[str, str] = field(default_factory=dict)
     _lock: Lock = field(default_factory=Lock)
 
@@ -82,7 +83,7 @@ class BuildSender:
             )
         self.state.begin(build)
         sender = Sender(client=self.client, deadline=time.monotonic() + self.budget, note=self.note)
-        rows = self._judge(sender.send(_batches(build, examined.reports)), problems)
+        rows = self._judge(sender.send(_batches(build, examined.reports, self._stated(build))), problems)
         view = self._wait(build)
         taken = [row for row in rows if row.get("status") in TAKEN]
         runs = view["testnod"]["runs"] if view else []
@@ -96,6 +97,12 @@ class BuildSender:
             test_run_url=str(runs[-1].get("test_run_url") or "") if runs else "",
             problems=tuple(problems),
         )
+
+    def _stated(self, build: StoredBuild) -> dict[str, str]:
+        """Return what uploads state of a build: CodeArts, which knows it too, may have deleted its record."""
+        job_name = self.state.job_name(self.project_id, build.job_id)
+        stated = {"branch": build.branch, "commit": build.commit, "project_id": self.project_id, "job_name": job_name}
+        return {name: value for name, value in stated.items() if value}
 
     def _judge(self, results: Sequence[Result], problems: list[tuple[str, str]]) -> list[Mapping[str, Any]]:
         """Return the gateway's rows of files, and add rejected ones to `problems`; raise _Stopped if it stops."""
@@ -253,11 +260,9 @@ def _part(file: StoredFile) -> Part:
     return Part(name=file.name, path=file.path, size=file.size, offset=file.offset)
 
 
-def _batches(build: StoredBuild, files: Sequence[StoredFile]) -> list[Batch]:
+def _batches(build: StoredBuild, files: Sequence[StoredFile], stated: Mapping[str, str]) -> list[Batch]:
     """Return the requests of a build: the last one states that it is complete."""
-    stated = {"branch": build.branch, "commit": build.commit}
-    parameters = {"job_id": build.job_id, "build_no": str(build.build_no)}
-    parameters |= {name: value for name, value in stated.items() if value}
+    parameters = {"job_id": build.job_id, "build_no": str(build.build_no), **stated}
     by_node: dict[str, list[Part]] = {}
     for file in files:
         by_node.setdefault(file.node_id, []).append(_part(file))

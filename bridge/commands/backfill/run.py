@@ -12,14 +12,14 @@ from pathlib import Path
 from queue import Empty, SimpleQueue
 from tempfile import TemporaryDirectory
 from threading import Thread
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from bridge.clock import SystemClock
 from bridge.commands.backfill.build_sender import BuildSender, Setback, SetbackKind, examine
 from bridge.commands.backfill.report import BackfillReport, Trial, print_report
 from bridge.commands.backfill.sources import FoundReport, LeftOut, Template, find_in_folder, unpack_archive
 from bridge.commands.backfill.state import BackfillState, BuildEnd, BuildProgress, StoredBuild
-from bridge.commands.upload.ci_build import CHINA
+from bridge.commands.upload.ci_build import CHINA, is_sendable
 from bridge.commands.upload.gateway_client import GatewayClient
 from bridge.commands.upload.run import EXIT_AWAY, EXIT_REJECTED, EXIT_SENT, Notes, open_client
 from bridge.domain.instants import DAY, Instant
@@ -27,6 +27,9 @@ from bridge.domain.routing import canonical_job_id
 from bridge.domain.text_format import counted, printable
 from bridge.errors import BadParameter, BridgeError
 from bridge.server.http.requests import is_job_id
+
+if TYPE_CHECKING:
+    from bridge.commands.codearts_lists import CodeArtsLists
 
 JOBS_AT_ONCE: Final = 4
 STATE_SUFFIX: Final = ".backfill"
@@ -45,6 +48,7 @@ class BackfillOptions:
     template: str
     jobs: Sequence[str]  # whose history is read from CodeArts
     since: str  # a day
+    project_id: str  # of all builds; empty: not stated
     state: Path | None
     rate: float
     budget: float
@@ -58,6 +62,8 @@ class BackfillOptions:
 def backfill(options: BackfillOptions, environ: Mapping[str, str] = os.environ) -> int:
     """Send past builds; return the exit code. Raise BridgeError or OSError if that cannot begin."""
     jobs = [_job_id(text) for text in options.jobs]
+    if options.project_id and not is_job_id(options.project_id):
+        raise BadParameter(f"--project: {options.project_id} is not 32 digits and letters. Take them from its address.")
     if options.source is not None and not options.source.exists():
         raise BadParameter(f"{options.source} does not exist. Name a folder with reports, or an archive of them.")
     if options.source is None and not jobs:
@@ -173,12 +179,14 @@ class _Finder:
         return bool(self.state.next_builds(with_files=True))
 
     def read_history(self, jobs: Sequence[str], since: Instant | None) -> None:
-        """Read what CodeArts has of the builds of `jobs`, unless an earlier run has."""
+        """Read what CodeArts has of the builds of `jobs`, and their names, unless an earlier run has."""
+        project = self.options.project_id
         wanted = [job_id for job_id in jobs if not self.state.has_history(job_id)]
-        if wanted:
-            asyncio.run(self._read_history(wanted, since))
+        unnamed = [job_id for job_id in jobs if project and not self.state.has_job_name(project, job_id)]
+        if wanted or unnamed:
+            asyncio.run(self._read_history(wanted, since, unnamed))
 
-    async def _read_history(self, jobs: Sequence[str], since: Instant | None) -> None:
+    async def _read_history(self, jobs: Sequence[str], since: Instant | None, unnamed: Sequence[str]) -> None:
         from bridge.commands.codearts_lists import open_lists  # noqa: PLC0415 -- only if a history is wanted
         from bridge.commands.config import read_settings  # noqa: PLC0415
 
@@ -188,6 +196,18 @@ class _Finder:
                 self.note(f"Reading the history of job {job_id} from CodeArts.")
                 listed = await lists.builds_of(job_id, since or Instant(now - HISTORY_DAYS * DAY), now)
                 self.state.add_history(job_id, listed)
+            if unnamed:
+                await self._read_names(lists, unnamed)
+
+    async def _read_names(self, lists: "CodeArtsLists", jobs: Sequence[str]) -> None:
+        """Read the names of jobs from the list of their project, because a history has none."""
+        project = self.options.project_id
+        names = {canonical_job_id(job.job_id): job.job_name or "" for job in await lists.jobs_of(project)}
+        for job_id in jobs:
+            if job_id not in names:
+                self.note(f"Project {project} has no job {job_id}, so the name of the job is not sent.")
+            name = names.get(job_id, "")
+            self.state.set_job_name(project, job_id, name if is_sendable(name) else "")
 
 
 def _of_jobs(found: Iterator[FoundReport], jobs: Sequence[str], left_out: LeftOut) -> Iterator[FoundReport]:
@@ -230,7 +250,13 @@ class _Run:
         return self._code()
 
     def _send(self, total: int, advance: Callable[[int], None]) -> None:
-        sender = BuildSender(client=self.client, state=self.state, note=self.note, budget=self.options.budget)
+        sender = BuildSender(
+            client=self.client,
+            state=self.state,
+            note=self.note,
+            budget=self.options.budget,
+            project_id=self.options.project_id,
+        )
         next_line = time.monotonic() + PROGRESS_SECONDS
         while True:
             heads = [] if self._stop else self._heads()

@@ -239,6 +239,19 @@ class BackfillState:
         """Return whether `add_history` was called for a job."""
         return self.note(f"history {job_id}") is not None
 
+    def set_job_name(self, project_id: str, job_id: str, name: str) -> None:
+        """Write the name that a job has in a project; empty: none that uploads may state."""
+        self.set_note(f"name {project_id} {job_id}", name)
+
+    def has_job_name(self, project_id: str, job_id: str) -> bool:
+        """Return whether `set_job_name` was called for a job."""
+        return self.note(f"name {project_id} {job_id}") is not None
+
+    def job_name(self, project_id: str, job_id: str) -> str:
+        """Return the name of a job; empty if it is not known."""
+        with self._lock:
+            return self.note(f"name {project_id} {job_id}") or ""
+
     # -- builds, one after the other -----------------------------------------------------------------------------
 
     def next_builds(self, *, with_files: bool) -> list[StoredBuild]:

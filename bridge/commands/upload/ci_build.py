@@ -52,7 +52,7 @@ class CiBuild:
             _JOB_ID.fullmatch(self.job_id)
             and _BUILD_NO.fullmatch(self.build_no)
             and _NODE_ID.fullmatch(self.node_id or "default")
-            and all(_is_plain(value) for value in (self.branch, self.commit, self.project_id, self.job_name))
+            and all(is_sendable(value) for value in (self.branch, self.commit, self.project_id, self.job_name))
         ):
             return
         from bridge.server.http.requests import read_metadata, read_parameters  # noqa: PLC0415 -- imports aiohttp
@@ -62,7 +62,8 @@ class CiBuild:
         read_metadata(parameters, {})
 
 
-def _is_plain(value: str) -> bool:
+def is_sendable(value: str) -> bool:
+    """Return whether a gateway accepts a text as metadata of an upload."""
     return len(value) <= MAX_METADATA_CHARACTERS and value.isprintable() and not _UNEXPANDED.search(value)
 
 
@@ -73,7 +74,7 @@ def read_build(environ: Mapping[str, str], given: Mapping[str, str | None]) -> C
     """
     known = next((read(environ) for is_set, read in _SYSTEMS if is_set(environ)), CiBuild())
     fields = {name: getattr(known, name) for name in _PARAMETERS}
-    unusable = {name: "" for name in _METADATA if not _is_plain(fields[name])}
+    unusable = {name: "" for name in _METADATA if not is_sendable(fields[name])}
     build = CiBuild(
         **(fields | unusable | {name: value.strip() for name, value in given.items() if value is not None}),
         started_at=known.started_at,

@@ -5,11 +5,12 @@ import random
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import closing, nullcontext
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import Any, Final, cast
 
-from bridge.commands.upload.batches import Batch, body_of
+from bridge.commands.upload.batches import Batch, Body, body_of
 from bridge.commands.upload.gateway_client import Answer, GatewayAway, GatewayClient
 from bridge.commands.upload.kept_uploads import KeptUpload
 from bridge.errors import BadParameter, BadReport, NoRoute, TooLarge, UnknownEncoding
@@ -60,14 +61,17 @@ class Sender:
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
     def send(self, batches: Sequence[Batch]) -> list[Result]:
-        """Send all batches; one that only states that a build is complete goes last, if its files were answered."""
+        """Send all batches; one that only states that a build is complete goes last, if all of its files were answered.
+
+        A rejection of files is such an answer: the build is complete without them.
+        """
         files = [batch for batch in batches if batch.parts or not batch.complete]
         results = self._send_at_once(files)
         for result in [each for each in results if each.batch.complete and each.code == TooLarge.code]:
             results += self._send_at_once([replace(result.batch, parts=(), entry=None)])  # the build is complete
         for batch in (batch for batch in batches if batch not in files):
             of_build = [result for result in results if result.batch.build == batch.build]
-            if all(result.outcome is RequestOutcome.ANSWERED for result in of_build):
+            if all(map(_is_answer, of_build)):
                 results += self._send_at_once([batch])
             else:
                 reason = "some reports of the build could not be sent"
@@ -123,6 +127,10 @@ class Sender:
         except OSError as error:
             message = f"{error.filename} cannot be read: {error.strerror or error}. Upload it when it is complete."
             return Result(batch=batch, outcome=RequestOutcome.REJECTED, message=message)
+        with closing(body.file) if body else nullcontext():
+            return self._until_answered(batch, body)
+
+    def _until_answered(self, batch: Batch, body: Body | None) -> Result:
         delay = FIRST_DELAY_SECONDS
         while True:
             wait = None
@@ -160,12 +168,16 @@ class Sender:
                 self.note(sentence)
 
 
-def _settled(result: Result) -> Result:
-    final = result.outcome is RequestOutcome.ANSWERED or (
+def _is_answer(result: Result) -> bool:
+    """Return whether the same files need not be sent again."""
+    return result.outcome is RequestOutcome.ANSWERED or (
         result.outcome is RequestOutcome.REJECTED and result.code in FINAL_CODES
     )
+
+
+def _settled(result: Result) -> Result:
     if result.batch.entry is not None:
-        result.batch.entry.settle(answered=final)
+        result.batch.entry.settle(answered=_is_answer(result))
     return result
 
 

@@ -7,12 +7,13 @@ from typing import Any, Final, TypedDict
 import structlog
 from aiohttp import web
 
+from bridge.domain.build import BuildNo
 from bridge.domain.circuit_breaker import CircuitBreakers
 from bridge.domain.routing import Route
 from bridge.domain.text_format import counted, rfc3339
 from bridge.errors import BadParameter, BridgeError, NotFound
 from bridge.server.admin.access import PERSON, actor_of
-from bridge.server.admin.params import read_page, require_id
+from bridge.server.admin.params import read_forgotten, read_page, require_id
 from bridge.server.http.responses import json_response, quote_for_display
 from bridge.store.archive.base import Archive
 from bridge.store.blobs.base import Spool
@@ -25,7 +26,7 @@ from bridge.store.operator_actions import (
     BuildContents,
     Complete,
     Forget,
-    Forgotten,
+    ForgetRejections,
     Retried,
     Retry,
     RoutePause,
@@ -33,6 +34,7 @@ from bridge.store.operator_actions import (
     complete,
     forget,
     forget_caller,
+    forget_rejections,
     list_audit,
     pause_route,
     record_action,
@@ -41,6 +43,8 @@ from bridge.store.operator_actions import (
 
 ROUTES_PATH: Final = "/api/v1/routes"
 AUDIT_PATH: Final = "/api/v1/audit"
+
+_BYTES_LEFT: Final = "Some bytes could not be deleted now. They are deleted after store.retention."
 
 _log = structlog.get_logger(__name__)
 
@@ -123,9 +127,19 @@ class OperatorActions:
         contents = done.contents
         self._finish(request, "build_forgotten", build=contents.name, undelivered=contents.undelivered)
         text = f"Forgotten. {_loss_text(contents, 'had', 'had')}"
-        if await self._delete_bytes(done):
-            return text
-        return f"{text} Some of its bytes could not be deleted now. They are deleted after store.retention."
+        return text if await self._delete_bytes(done.blobs, done.copies) else f"{text} {_BYTES_LEFT}"
+
+    async def forget_rejections(self, request: web.Request, job_id: str, build_no: BuildNo | None) -> tuple[int, str]:
+        """Delete the rejections of a job, or of one of its builds, with all bytes; return how many, and a sentence."""
+        item = ForgetRejections(actor=actor_of(request), job_id=job_id, build_no=build_no)
+        count, whole = 0, True
+        while (done := await self._database.write(forget_rejections, item)).count:
+            count += done.count
+            whole = await self._delete_bytes(done.blobs) and whole
+        if count:
+            self._finish(request, "rejections_forgotten", job_id=job_id, build_no=build_no, rejections=count)
+        text = f"Forgotten: {counted(count, 'rejection')}."
+        return count, text if whole else f"{text} {_BYTES_LEFT}"
 
     async def forget_caller(self, request: web.Request, name: str) -> str:
         """Replace the name of a caller, and its addresses, in all uploads; return what happened."""
@@ -141,20 +155,20 @@ class OperatorActions:
         self._finish(request, "caller_forgotten", rows=rows)
         return f'Forgotten. {counted(rows, "row")} {"has" if rows == 1 else "have"} "{FORGOTTEN}" in place of the name.'
 
-    async def _delete_bytes(self, done: Forgotten) -> bool:
+    async def _delete_bytes(self, blobs: Sequence[str], copies: Sequence[str] = ()) -> bool:
         """Delete bytes that no row names any more; return False if some are left to the cleanup."""
         whole = True
-        for blob in done.blobs:
+        for blob in blobs:
             try:
                 await self._spool.delete(blob)
             except BridgeError as error:
                 _log.warning("blob_delete_failed", blob=blob, error=str(error))
                 whole = False
-        if self._archive is not None and done.copies:
+        if self._archive is not None and copies:
             try:
-                await self._archive.delete(done.copies)
+                await self._archive.delete(copies)
             except* BridgeError as errors:
-                _log.warning("archive_delete_failed", copies=len(done.copies), error=str(errors.exceptions[0]))
+                _log.warning("archive_delete_failed", copies=len(copies), error=str(errors.exceptions[0]))
                 whole = False
         return whole
 
@@ -203,6 +217,7 @@ class ActionsApi:
         app.router.add_post("/api/v1/builds/{id}/finalize", self.finalize)
         app.router.add_post("/api/v1/builds/{id}/forget", self.forget)
         app.router.add_post("/api/v1/callers/{name}/forget", self.forget_caller)
+        app.router.add_post("/api/v1/rejections/forget", self.forget_rejections)
         app.router.add_post("/api/v1/deliveries/{id}/retry", self.retry_delivery)
         app.router.add_get(ROUTES_PATH, self.routes)
         app.router.add_post(f"{ROUTES_PATH}/{{name}}/{{action:pause|resume|retry}}", self.act_on_route)
@@ -231,6 +246,11 @@ class ActionsApi:
     async def forget_caller(self, request: web.Request) -> web.Response:
         """Replace the name of a caller in all uploads."""
         return json_response({"result": await self._actions.forget_caller(request, request.match_info["name"])})
+
+    async def forget_rejections(self, request: web.Request) -> web.Response:
+        """Delete the rejections of a job, or of one of its builds."""
+        count, text = await self._actions.forget_rejections(request, *read_forgotten(request.query))
+        return json_response({"result": text, "rejections": count})
 
     async def routes(self, _request: web.Request) -> web.Response:
         """Return the routes in file order, with their state."""

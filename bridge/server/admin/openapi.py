@@ -127,30 +127,41 @@ def _paths() -> dict[str, Any]:
         }
     )
     return {
-        "/api/v1/builds": {"get": _get("List builds, newest first", _page_of("builds", BuildView), builds)},
-        "/api/v1/builds/{id}": {"get": _get("Show one build", _ref(BuildView), row="id")},
-        "/api/v1/builds/{id}/retry": {"post": _post("Send the dead reports of a build again", result, row="id")},
-        "/api/v1/builds/{id}/finalize": {"post": _post("End a build now", result, row="id")},
-        "/api/v1/builds/{id}/forget": {"post": _post("Delete a build and all its files", result, row="id")},
+        "/api/v1/builds": {"get": _call("List builds, newest first", _page_of("builds", BuildView), builds)},
+        "/api/v1/builds/{id}": {"get": _call("Show one build", _ref(BuildView), row="id")},
+        "/api/v1/builds/{id}/retry": {"post": _call("Send the dead reports of a build again", result, row="id")},
+        "/api/v1/builds/{id}/finalize": {"post": _call("End a build now", result, row="id")},
+        "/api/v1/builds/{id}/forget": {"post": _call("Delete a build and all its files", result, row="id")},
         "/api/v1/callers/{name}/forget": {
-            "post": _post("Replace the name of a caller, and its addresses, in all uploads", result, row="name")
+            "post": _call("Replace the name of a caller, and its addresses, in all uploads", result, row="name")
         },
-        "/api/v1/deliveries/{id}/retry": {"post": _post("Send a dead report again", result, row="id")},
-        "/api/v1/why": {"get": _get("Explain why a build is, or is not, in TestNod", why, build, needed=build)},
+        "/api/v1/deliveries/{id}/retry": {"post": _call("Send a dead report again", result, row="id")},
+        "/api/v1/why": {"get": _call("Explain why a build is, or is not, in TestNod", why, build, needed=build)},
         "/api/v1/rejections": {
-            "get": _get("List rejections, newest first", _page_of("rejections", RejectionEntry), rejections)
+            "get": _call("List rejections, newest first", _page_of("rejections", RejectionEntry), rejections)
+        },
+        "/api/v1/rejections/forget": {
+            "post": _call(
+                "Delete the rejections of a job, or of one of its builds, with their files",
+                _object({**result["properties"], "rejections": _PLAIN[int]}),
+                {
+                    "job_id": {**_TEXT, "minLength": 1},
+                    "build_no": {**_TEXT, "minLength": 1, "description": "only of this build; a number, or a build_id"},
+                },
+                needed=("job_id",),
+            )
         },
         "/api/v1/routes": {
-            "get": _get("List routes in file order", _object({"routes": {"type": "array", "items": _ref(RouteView)}}))
+            "get": _call("List routes in file order", _object({"routes": {"type": "array", "items": _ref(RouteView)}}))
         },
         "/api/v1/tests": {
-            "get": _get("Show flaky, slow and renamed tests of a job", _ref(JobTestsView), tests, needed=("job_id",))
+            "get": _call("Show flaky, slow and renamed tests of a job", _ref(JobTestsView), tests, needed=("job_id",))
         },
         "/api/v1/audit": {
-            "get": _get("List what operators did, newest first", _page_of("audit", AuditView), dict(_PAGE))
+            "get": _call("List what operators did, newest first", _page_of("audit", AuditView), dict(_PAGE))
         },
         **{
-            f"/api/v1/routes/{{name}}/{action}": {"post": _post(summary, result, row="name")}
+            f"/api/v1/routes/{{name}}/{action}": {"post": _call(summary, result, row="name")}
             for action, summary in (
                 ("pause", "Accept reports of a route, and send nothing"),
                 ("resume", "Resume a paused route"),
@@ -163,7 +174,7 @@ def _paths() -> dict[str, Any]:
 # -- parts -------------------------------------------------------------------------------------------------------
 
 
-def _get(
+def _call(
     summary: str,
     schema: dict[str, Any],
     query: Parameters | None = None,
@@ -176,10 +187,6 @@ def _get(
         for name, type_ in (query or {}).items()
     ]
     return _operation(summary, schema, [*_row(row), *parameters])
-
-
-def _post(summary: str, schema: dict[str, Any], *, row: str) -> dict[str, Any]:
-    return _operation(summary, schema, _row(row))
 
 
 def _row(name: str) -> list[dict[str, Any]]:

@@ -71,6 +71,14 @@ def read_why_query(query: MultiMapping[str]) -> BuildName:
     return read_build_name(query)
 
 
+def read_forgotten(query: MultiMapping[str]) -> tuple[str, BuildNo | None]:
+    """Return job and number, None for all builds, of POST /api/v1/rejections/forget; raise BadParameter if wrong."""
+    _require_known(query, WHY_NAMES)
+    if query.get("build_no") == "":  # a variable that is not set must not delete those of all builds
+        raise BadParameter("build_no is empty. Send the number of a build, or omit it for all builds of the job.")
+    return _require_job_id(query), _build_no(query)
+
+
 def read_page(query: MultiMapping[str]) -> AuditQuery:
     """Return the parameters of GET /api/v1/audit; raise BadParameter that names the first fault."""
     _require_known(query, PAGE_NAMES)
@@ -80,10 +88,7 @@ def read_page(query: MultiMapping[str]) -> AuditQuery:
 def read_tests_query(query: MultiMapping[str]) -> tuple[str, int]:
     """Return job and number of builds of GET /api/v1/tests; raise BadParameter that names the first fault."""
     _require_known(query, TESTS_NAMES)
-    job_id = _filtered_job_id(query)
-    if job_id is None:
-        raise BadParameter("job_id is missing. Send the id of a job, as in /api/v1/builds.")
-    return job_id, _limit(query, DEFAULT_TEST_BUILDS, MAX_TEST_BUILDS)
+    return _require_job_id(query), _limit(query, DEFAULT_TEST_BUILDS, MAX_TEST_BUILDS)
 
 
 def read_id(text: str) -> int | None:
@@ -114,6 +119,13 @@ def _build_no(query: MultiMapping[str]) -> BuildNo | None:
     name = read_build_name({"job_id": query.get("job_id", ""), "build_no": query["build_no"]})
     name.require(found=not is_job_id(name.job_id))
     return name.build_no
+
+
+def _require_job_id(query: MultiMapping[str]) -> str:
+    job_id = _filtered_job_id(query)
+    if job_id is None:
+        raise BadParameter("job_id is missing. Send the id of a job, as in /api/v1/builds.")
+    return job_id
 
 
 def _filtered_job_id(query: MultiMapping[str]) -> str | None:

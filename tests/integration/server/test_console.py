@@ -654,6 +654,35 @@ async def test_the_api_forgets_the_name_of_a_caller(serve, ledger):
     assert (await client.post("/api/v1/callers/forgotten/forget", headers={"X-Auth-Token": OPERATOR})).status == 400
 
 
+async def test_the_api_forgets_the_rejections_of_builds_that_have_no_row(serve, ledger, tmp_path):
+    writer = await DiskSpool(tmp_path / "spool").create()
+    await writer.write(b"<a")
+    key = await writer.commit(label(b"<a"))
+    other, blob = kept_refusal("a.xml", b"<b"), kept_refusal("b.xml", b"<a", body=None, blob=key)
+    await ledger.accept(rejections=(other,), build_no=7)
+    await ledger.accept(rejections=(blob,), build_no=8)
+    await ledger.accept(rejections=(other,), build_no=8, job_id="b" * 32)
+    client = await serve(CLOSED)
+    path = f"/api/v1/rejections/forget?job_id={JOB}"
+    assert (await client.post(path, headers={"X-Auth-Token": VIEWER})).status == 403
+    operator = {"X-Auth-Token": OPERATOR}
+    for wrong in ("/api/v1/rejections/forget", f"{path}&build_no="):
+        assert (await client.post(wrong, headers=operator)).status == 400
+    done = await client.post(f"{path}&build_no=7", headers=operator)
+    assert await done.json() == {"result": "Forgotten: 1 rejection.", "rejections": 1}
+    assert (tmp_path / "spool" / key).exists()
+    assert (await (await client.post(path, headers=operator)).json())["rejections"] == 1
+    assert not (tmp_path / "spool" / key).exists()
+    assert (await (await client.post(path, headers=operator)).json())["rejections"] == 0
+    left = (await (await client.get("/api/v1/rejections", headers=operator)).json())["rejections"]
+    assert [each["job_id"] for each in left] == ["b" * 32]
+    audit = (await (await client.get("/api/v1/audit", headers=operator)).json())["audit"]
+    assert [(entry["action"], entry["target"], entry["detail"]) for entry in audit] == [
+        ("forget", f"rejections of job {JOB}", "1 rejection"),
+        ("forget", f"rejections of build {JOB}/7", "1 rejection"),
+    ]
+
+
 async def test_a_build_in_delivery_is_not_forgotten(serve, ledger):
     await ledger.accept(report("TEST-a.xml", b"a"), build_no=7)
     await ledger.claimed()

@@ -10,15 +10,18 @@ from bridge.domain.instants import Duration, Instant
 from bridge.domain.lifecycle.mirror import MirrorUploaded, after_upload
 from bridge.domain.outcomes import NotSent
 from bridge.errors import NotFound, Unavailable
+from bridge.store import operator_actions
 from bridge.store.mirror import MirrorChanges, record_mirrored
 from bridge.store.operator_actions import (
     FORGOTTEN,
     Actor,
     AuditQuery,
     Forget,
+    ForgetRejections,
     build_contents,
     forget,
     forget_caller,
+    forget_rejections,
     list_audit,
 )
 from bridge.store.schema import metadata, rejections, reports
@@ -133,6 +136,16 @@ async def test_the_next_build_in_the_queue_is_woken(ledger, database):
     await ledger.release(second, START * 2, waiting_on=f"queue:{'a' * 32}")
     await database.write(forget, Forget(actor=ANN, build_id=first.build.id))
     assert (await ledger.row(second.build.id)).waiting_on is None
+
+
+async def test_many_rejections_of_a_job_go_in_commits_of_a_bounded_size(ledger, database, monkeypatch):
+    monkeypatch.setattr(operator_actions, "MAX_DELETED", 2)
+    for build_no in (1, 2, 3):
+        await ledger.accept_together(upload(build_no=build_no, rejections=(kept_refusal("cut.xml", b"<a"),)))
+    item = ForgetRejections(actor=ANN, job_id="a" * 32)
+    assert [(await database.write(forget_rejections, item)).count for _ in range(3)] == [2, 1, 0]
+    assert (await counts(database))["rejections"] == 0
+    assert len(await database.read(list_audit, AuditQuery())) == 2
 
 
 async def test_the_name_of_a_caller_goes_from_all_uploads_and_other_names_stay(ledger, database):

@@ -32,6 +32,7 @@ def desk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         (["reports", "--template", "{no}/…"], "{job} is missing"),
         (["reports", "--template", "{job}/{no}/{what}"], "{what}"),
         (["reports", "--job", "shop"], "is not 32 digits and letters"),
+        (["reports", "--project", "shop"], "--project: shop is not 32 digits and letters"),
         (["--job", JOB, "--since", "soon"], "is not a day"),
         (["reports", "--time-budget", "soon"], "is not a duration"),
         (["reports", "--rate", "0"], "--rate"),
