@@ -12,7 +12,6 @@ from bridge.domain.circuit_breaker import (
     MIRROR,
     TESTNOD,
     CircuitBreaker,
-    is_pause,
     register_breaker,
     route_breaker,
     storage_breaker,
@@ -150,15 +149,16 @@ class Block:
     before: str | None
     reason: str | None
     waiting_on: str | None  # the breaker
+    was_pause: bool = False  # `before` was the reason of a pause, which is no event
+    is_pause: bool = False
 
 
 def events_of_block(block: Block, subscriptions: Subscriptions) -> tuple[NoticeEvent, ...]:
     """Return the event of a build that begins to wait for an operator; a pause is an operator's own doing and none."""
-    if not subscriptions or block.reason is None or block.before is not None:
+    waits_already = block.before is not None and not block.was_pause
+    if not subscriptions or block.reason is None or waits_already or block.is_pause:
         return ()
     waiting_on = block.waiting_on or ""
-    if is_pause(waiting_on):
-        return ()
     of_breaker = waiting_on.removeprefix(route_breaker("")) if waiting_on.startswith(route_breaker("")) else ""
     route = block.route or of_breaker
     if not (targets := subscriptions.targets(EventKind.BLOCKED_ROUTE, route)):

@@ -165,6 +165,7 @@ class Dispatcher:
             before=row.blocked_reason,
             reason=reason,
             waiting_on=None,
+            was_pause=bool(row.blocked_by_pause),
         )
         postponed = Release(
             build_id=row.id,

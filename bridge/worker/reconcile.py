@@ -411,6 +411,7 @@ class BuildReconciler:
             until=end.until,
             waiting_on=end.waiting_on,
             blocked_reason=end.blocked_reason,
+            is_pause=end.is_pause,
             wakes_next=wakes_next_build(self.build, end),
             notices=events_of_block(self._block(end), self.config.notices),
         )
@@ -431,6 +432,8 @@ class BuildReconciler:
             before=self._blocked_before,
             reason=end.blocked_reason,
             waiting_on=end.waiting_on,
+            was_pause=build.blocked_by_pause,
+            is_pause=end.is_pause,
         )
 
     def _breakers_here(self) -> CircuitBreakers:

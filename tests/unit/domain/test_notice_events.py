@@ -154,12 +154,18 @@ def test_a_build_that_waits_still_or_is_paused_is_no_event():
     for block in (
         replace(BLOCK, before="Something else."),
         replace(BLOCK, reason=None),
-        replace(BLOCK, waiting_on=RESTORE_PAUSE),
-        replace(BLOCK, waiting_on=pause_breaker("shop")),
+        replace(BLOCK, waiting_on=RESTORE_PAUSE, is_pause=True),
+        replace(BLOCK, is_pause=True),  # in the settings
     ):
         assert events_of_block(block, ALL) == ()
     assert events_of_block(BLOCK, Subscriptions()) == ()
     assert events_of_block(BLOCK, OTHER) == ()
+
+
+def test_a_build_that_is_blocked_after_a_pause_is_an_event():
+    paused = replace(BLOCK, before="It is paused. Resume it.", was_pause=True)
+    assert len(events_of_block(paused, SHOP)) == 1
+    assert events_of_block(replace(paused, is_pause=True), SHOP) == ()
 
 
 # -- uploads -----------------------------------------------------------------------------------------------------
