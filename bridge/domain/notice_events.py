@@ -149,14 +149,14 @@ class Block:
     before: str | None
     reason: str | None
     waiting_on: str | None  # the breaker
-    was_pause: bool = False  # `before` was the reason of a pause, which is no event
-    is_pause: bool = False
+    was_quiet: bool = False  # `before` was no event: a pause, or left to other gateways
+    is_quiet: bool = False
 
 
 def events_of_block(block: Block, subscriptions: Subscriptions) -> tuple[NoticeEvent, ...]:
     """Return the event of a build that begins to wait for an operator; a pause is an operator's own doing and none."""
-    waits_already = block.before is not None and not block.was_pause
-    if not subscriptions or block.reason is None or waits_already or block.is_pause:
+    waits_already = block.before is not None and not block.was_quiet
+    if not subscriptions or block.reason is None or waits_already or block.is_quiet:
         return ()
     waiting_on = block.waiting_on or ""
     of_breaker = waiting_on.removeprefix(route_breaker("")) if waiting_on.startswith(route_breaker("")) else ""

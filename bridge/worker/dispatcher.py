@@ -165,7 +165,7 @@ class Dispatcher:
             before=row.blocked_reason,
             reason=reason,
             waiting_on=None,
-            was_pause=bool(row.blocked_by_pause),
+            was_quiet=bool(row.blocked_quietly),
         )
         postponed = Release(
             build_id=row.id,

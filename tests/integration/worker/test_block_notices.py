@@ -36,7 +36,8 @@ async def reasons(play):
 
 
 async def set_route_pause(play, *, pause):
-    asked = RoutePause(actor=Actor(name="ann", role="admin", address="", proof="token"), route=ROUTE, pause=pause, max_finalize_delay_us=0)
+    actor = Actor(name="ann", role="admin", address="", proof="token")
+    asked = RoutePause(actor=actor, route=ROUTE, pause=pause, max_finalize_delay_us=0)
     await play.config.database.write(pause_route, asked)
 
 

@@ -154,8 +154,8 @@ def test_a_build_that_waits_still_or_is_paused_is_no_event():
     for block in (
         replace(BLOCK, before="Something else."),
         replace(BLOCK, reason=None),
-        replace(BLOCK, waiting_on=RESTORE_PAUSE, is_pause=True),
-        replace(BLOCK, is_pause=True),  # in the settings
+        replace(BLOCK, waiting_on=RESTORE_PAUSE, is_quiet=True),
+        replace(BLOCK, is_quiet=True),  # in the settings
     ):
         assert events_of_block(block, ALL) == ()
     assert events_of_block(BLOCK, Subscriptions()) == ()
@@ -163,9 +163,9 @@ def test_a_build_that_waits_still_or_is_paused_is_no_event():
 
 
 def test_a_build_that_is_blocked_after_a_pause_is_an_event():
-    paused = replace(BLOCK, before="It is paused. Resume it.", was_pause=True)
+    paused = replace(BLOCK, before="It is paused. Resume it.", was_quiet=True)
     assert len(events_of_block(paused, SHOP)) == 1
-    assert events_of_block(replace(paused, is_pause=True), SHOP) == ()
+    assert events_of_block(replace(paused, is_quiet=True), SHOP) == ()
 
 
 # -- uploads -----------------------------------------------------------------------------------------------------
