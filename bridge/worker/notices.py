@@ -21,6 +21,7 @@ from bridge.store.engine.base import Database, LedgerFunction
 from bridge.store.notices import (
     ClaimedNotice,
     NoticeResult,
+    PendingNotices,
     announced_conditions,
     begin_conditions,
     claim_notice,
@@ -103,15 +104,20 @@ class NoticeSender:
             return
         pending = await self.database.read(pending_notices, self.database.now())
         self.metrics.set_pending_notice_events(pending.events)
+        await self._group(pending)
         if pending.paused:
             return
         if self._is_time("conditions", CONDITIONS_INTERVAL_US):
             await self._note_conditions(config.subscriptions)
-        while pending.ungrouped:
-            pending = replace(pending, ungrouped=bool(await self.database.transact(group_events)))
         for target in pending.due:
             if target in config.sinks and target not in self._sending:
                 await self._start(config, target)
+
+    async def _group(self, pending: PendingNotices) -> None:
+        """Group all events, also while the ledger is paused: groups are bounded, and events are not."""
+        more = pending.ungrouped
+        while more:
+            more = bool(await self.database.transact(group_events))
 
     @property
     def sending(self) -> tuple[asyncio.Task[None], ...]:
@@ -219,7 +225,12 @@ class NoticeSender:
             await self.database.write(function, condition)
 
     async def _sweep(self, config: NoticeConfig) -> None:
-        """Delete what waits for targets that no gateway has had in its settings for a day."""
+        """Delete what waits for targets that no gateway has had in its settings for a day.
+
+        If the last target was removed, nothing else groups the events that it left.
+        """
+        if not config.subscriptions:
+            await self._group(await self.database.read(pending_notices, self.database.now()))
         targets = tuple(config.sinks)
         if not await self.database.read(has_abandoned, targets, self.database.now()):
             return

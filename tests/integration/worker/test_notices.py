@@ -424,6 +424,8 @@ async def test_a_restored_ledger_tells_nothing_until_it_is_resumed(database, clo
     await database.transact(pause_ledger)
     await work(sender, clock)
     assert receiver.requests == 0
+    assert await count_of(database, notice_events) == 0  # but they are grouped, so that they cannot grow
+    assert figure(sender, "bridge_notice_events_pending") == 1
 
 
 # -- targets that come and go ------------------------------------------------------------------------------------
@@ -438,6 +440,15 @@ async def test_events_of_a_removed_target_are_dropped_after_a_day_and_counted(da
     assert figure(sender, "bridge_notice_events_dropped_total") == 2
     assert await count_of(database, notices) == 0
     assert told(receiver) == 1
+
+
+async def test_events_are_dropped_after_a_day_if_no_target_is_left_at_all(database, clock, new_sender):
+    await note(database, an_event(), an_event(route="other"))
+    sender = new_sender(NoticeConfig())
+    await work(sender, clock, Duration(DAY + 4 * HOUR), every=Duration(30 * MINUTE))
+    assert await count_of(database, notice_events) == 0
+    assert await count_of(database, notices) == 0
+    assert figure(sender, "bridge_notice_events_dropped_total") == 2
 
 
 async def test_a_target_that_is_put_back_within_a_day_gets_what_waited(database, clock, new_sender, receiver):
