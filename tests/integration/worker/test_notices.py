@@ -60,7 +60,8 @@ def a_sink(receiver, id_=TARGET, *, inside=True):
 
 def a_config(*sinks, **filters):
     wanted = tuple((sink.id, (NoticeFilter(**filters),)) for sink in sinks)
-    return NoticeConfig(sinks={sink.id: sink for sink in sinks}, subscriptions=Subscriptions(filters=wanted))
+    sinks = {sink.id: sink for sink in sinks}
+    return NoticeConfig(sinks=sinks, subscriptions=Subscriptions(filters=wanted), routes=frozenset({"shop"}))
 
 
 @pytest.fixture
@@ -522,6 +523,43 @@ async def test_an_upstream_that_is_away_for_long_is_told_once_and_so_is_its_retu
     assert await count_of(database, notice_conditions) == 0
     await pass_time(HOUR)
     assert len(receiver.received) == 2
+
+
+@pytest.mark.parametrize("unwanted", ["no target", "another kind"])
+async def test_an_outage_is_announced_though_the_end_of_the_one_before_was_not(
+    database, clock, new_sender, receiver, unwanted
+):
+    wanted = a_config(a_sink(receiver))
+    other = a_config(a_sink(receiver), kinds=frozenset({EventKind.STUCK_RUN}))
+    sender = new_sender(wanted)
+    await open_breaker(database, TESTNOD)
+    await work(sender, clock, 20 * MINUTE, every=MINUTE)
+    assert len(receiver.received) == 1
+
+    sender.config = lambda: NoticeConfig() if unwanted == "no target" else other
+    await open_breaker(database, TESTNOD, HealthSignal.SUCCESS)
+    await work(sender, clock, Duration(2 * HOUR), every=Duration(10 * MINUTE))
+    assert await count_of(database, notice_conditions) == 0
+
+    sender.config = lambda: wanted
+    await open_breaker(database, TESTNOD)
+    await work(sender, clock, 20 * MINUTE, every=MINUTE)
+    assert len(receiver.received) == 2
+    assert "TestNod has been away for 15 minutes" in receiver.received[1].text
+
+
+async def test_an_outage_replaces_one_that_ended_while_no_gateway_ran(database, clock, sender, receiver):
+    await open_breaker(database, TESTNOD)
+    await work(sender, clock, 20 * MINUTE, every=MINUTE)
+    clock.advance(30 * DAY)
+    await open_breaker(database, TESTNOD, HealthSignal.SUCCESS)
+    await open_breaker(database, TESTNOD)
+    await work(sender, clock, 20 * MINUTE, every=MINUTE)
+    assert len(receiver.received) == 2
+    await open_breaker(database, TESTNOD, HealthSignal.SUCCESS)
+    await work(sender, clock, 10 * MINUTE, every=MINUTE)
+    assert "TestNod is back after 2" in receiver.received[2].text  # minutes
+    assert "days" not in receiver.received[2].text
 
 
 async def test_a_certificate_that_ends_is_told_two_weeks_and_three_days_before_and_at_its_end(
