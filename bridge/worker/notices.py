@@ -45,7 +45,7 @@ log = structlog.get_logger(__name__)
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class NoticeConfig:
-    """What a reload replaces: targets, what they want, routes, and the address of the console, if others can reach it."""
+    """What a reload replaces: targets, what they want, routes, and the address of the console, if there is one."""
 
     sinks: Mapping[str, NoticeSink] = field(default_factory=dict)
     subscriptions: Subscriptions = NO_SUBSCRIPTIONS
