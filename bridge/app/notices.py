@@ -50,6 +50,7 @@ def to_notice_config(settings: Settings, environ: Mapping[str, str]) -> NoticeCo
     return NoticeConfig(
         sinks=to_notice_sinks(settings),
         subscriptions=Subscriptions(filters=tuple(filters.items())),
+        routes=frozenset(route.name for route in settings.routes),
         console_url=_console_url(settings, environ),
     )
 

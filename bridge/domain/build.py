@@ -316,6 +316,7 @@ class Build:
     metadata_mismatch: str | None = None
     run_parameters: RunParameters | None = None
     blocked_reason: str | None = None  # why nothing is sent until an operator acts
+    blocked_quietly: bool = False  # that is no event: a pause, or another gateway may go on
     finalize_attempts: int = 0
     finalize_due_at: Instant = EPOCH
     finalize_failing_since: Instant | None = None

@@ -1,6 +1,6 @@
 """Which facts are events for notices, and their sentences. Nothing is computed without subscriptions."""
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -12,7 +12,6 @@ from bridge.domain.circuit_breaker import (
     MIRROR,
     TESTNOD,
     CircuitBreaker,
-    is_pause,
     register_breaker,
     route_breaker,
     storage_breaker,
@@ -20,7 +19,7 @@ from bridge.domain.circuit_breaker import (
 from bridge.domain.instants import DAY, MINUTE, Duration, Instant, after, between
 from bridge.domain.intake import AcceptedUpload
 from bridge.domain.lifecycle.build_result import mismatch_of
-from bridge.domain.notices import MAX_TEXT_CHARACTERS, EventKind, NoticeEvent, Subscriptions
+from bridge.domain.notices import MAX_TEXT_CHARACTERS, NO_SUBSCRIPTIONS, EventKind, NoticeEvent, Subscriptions
 from bridge.domain.result_mismatch import MismatchKind
 from bridge.domain.routing import Route, candidate_routes, keys_of_upload
 from bridge.domain.text_format import capital, cause_and_action, clause_or_unknown, counted, rfc3339, span, were
@@ -150,15 +149,16 @@ class Block:
     before: str | None
     reason: str | None
     waiting_on: str | None  # the breaker
+    was_quiet: bool = False  # `before` was no event: a pause, or left to other gateways
+    is_quiet: bool = False
 
 
 def events_of_block(block: Block, subscriptions: Subscriptions) -> tuple[NoticeEvent, ...]:
     """Return the event of a build that begins to wait for an operator; a pause is an operator's own doing and none."""
-    if not subscriptions or block.reason is None or block.before is not None:
+    waits_already = block.before is not None and not block.was_quiet
+    if not subscriptions or block.reason is None or waits_already or block.is_quiet:
         return ()
     waiting_on = block.waiting_on or ""
-    if is_pause(waiting_on):
-        return ()
     of_breaker = waiting_on.removeprefix(route_breaker("")) if waiting_on.startswith(route_breaker("")) else ""
     route = block.route or of_breaker
     if not (targets := subscriptions.targets(EventKind.BLOCKED_ROUTE, route)):
@@ -236,20 +236,28 @@ ANNOUNCED_FOR: Final = Duration(400 * DAY)
 
 
 def upstream_conditions(
-    breakers: Iterable[CircuitBreaker], announced: Mapping[str, Instant], now: Instant, subscriptions: Subscriptions
+    breakers: Iterable[CircuitBreaker],
+    announced: Mapping[str, Instant],
+    routes: Container[str],
+    now: Instant,
+    subscriptions: Subscriptions,
 ) -> tuple[list[Condition], list[Condition]]:
     """Return the upstreams that have been away for long, and those of `announced` that are back.
 
-    `announced` has since when each upstream has been away that a notice announced, by the subject of its condition.
+    `breakers` are the open ones. `announced` has since when each upstream has been away that a notice announced, by the
+    subject of its condition; one that has been away since another time replaces it. Only upstreams of `routes`, those
+    in the settings, and of all routes are announced.
     """
     new, ended = [], []
     away_now = {f"{AWAY}{each.name}": each for each in breakers if each.opened_at is not None}
     for subject, breaker in away_now.items():
         found = _upstream_of(breaker.name)
         long = breaker.opened_at is not None and after(breaker.opened_at, AWAY_FOR) <= now
-        if subject in announced or found is None or not long:
+        if announced.get(subject) == breaker.opened_at or found is None or not long:
             continue
         name, route = found
+        if route and route not in routes:
+            continue
         text = _text(away(name, breaker, now), "uploads are accepted; everything is delivered when it is back")
         new.append(_condition(subject, route, text, subscriptions, began_at=breaker.opened_at))
     for subject, since in announced.items():
@@ -257,7 +265,8 @@ def upstream_conditions(
         if subject.startswith(AWAY) and subject not in away_now and found is not None:
             name, route = found
             text = _text(f"{name} is back after {span(between(since, now))}; what waited is delivered now")
-            ended.append(_condition(subject, route, text, subscriptions))
+            known = subscriptions if not route or route in routes else NO_SUBSCRIPTIONS
+            ended.append(_condition(subject, route, text, known))
     return [condition for condition in new if condition.event.targets], ended
 
 

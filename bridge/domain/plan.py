@@ -49,7 +49,8 @@ TRANSITIONS = (
 def plan(build: Build, now: Instant, policy: Policy, breakers: CircuitBreakers) -> Step:
     """Return the one next step of `build`."""
     if paused := breakers.paused_reason:
-        return Wait(until=after(now, policy.retry_max_delay), waiting_on=RESTORE_PAUSE, blocked_reason=paused)
+        until = after(now, policy.retry_max_delay)
+        return Wait(until=until, waiting_on=RESTORE_PAUSE, blocked_reason=paused, is_pause=True)
     if build.submitted is not None:
         policy = policy_of_submitted(policy)
     context = PlanContext(build, now, policy, breakers)
@@ -72,10 +73,10 @@ def _route_pause(context: PlanContext) -> Wait | None:
         return None
     until = after(context.now, context.policy.retry_max_delay)
     if pause := context.breakers.pause_of(context.route):
-        return Wait(until=until, waiting_on=pause.name, blocked_reason=pause.reason)
+        return Wait(until=until, waiting_on=pause.name, blocked_reason=pause.reason, is_pause=True)
     if any(route.paused for route in context.policy.routes if route.name == context.route):
         reason = f'Route "{context.route}" has paused = true in the settings. Remove that. Delivery then resumes.'
-        return Wait(until=until, blocked_reason=reason)
+        return Wait(until=until, blocked_reason=reason, is_pause=True)
     return None
 
 

@@ -129,6 +129,7 @@ class Wait:
     until: Instant | None
     waiting_on: str | None = None  # the open breaker, or the queue of a job, that may end the wait early
     blocked_reason: str | None = None  # what an operator has to correct
+    is_pause: bool = False  # an operator has stopped delivery: the reason is no fault
     left_to_others: bool = False  # another gateway of the ledger may be able to go on now
 
 

@@ -111,6 +111,7 @@ RELEASE = Statement(
         due_at=case((UNCHANGED, UNTIL), else_=case((builds.c.due_at > UNTIL, UNTIL), else_=builds.c.due_at)),
         waiting_on=bindparam("new_waiting_on", type_=builds.c.waiting_on.type),
         blocked_reason=bindparam("new_blocked_reason", type_=builds.c.blocked_reason.type),
+        blocked_quietly=bindparam("new_blocked_quietly", type_=builds.c.blocked_quietly.type),
         lease_owner=null(),
         lease_until=null(),
     )
@@ -288,6 +289,7 @@ class Release:
     until: int | None
     waiting_on: str | None
     blocked_reason: str | None
+    is_quiet: bool = False  # the reason is no event
     wakes_next: bool = False  # the next build of its job
     notices: tuple[NoticeEvent, ...] = ()  # events that it makes true
 
@@ -338,6 +340,7 @@ def _columns_after(item: Release) -> dict[str, object]:
         "until": item.until,
         "new_waiting_on": item.waiting_on,
         "new_blocked_reason": item.blocked_reason,
+        "new_blocked_quietly": item.is_quiet,
     }
 
 

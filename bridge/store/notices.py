@@ -274,11 +274,14 @@ def announced_conditions(connection: Connection) -> dict[str, Instant]:
 def begin_conditions(connection: Connection, now: int, items: Sequence[Condition]) -> list[bool]:
     """Record conditions and their events; False if one was announced already.
 
-    Those of old certificates are deleted.
+    One that began at another time is replaced: its end was not seen. Those of old certificates are deleted.
     """
     new = {}
     for item in sorted(items, key=lambda item: item.subject):
         row = {"subject": item.subject, "announced_at": now, "began_at": item.began_at or now}
+        if item.began_at is not None:
+            stale = notice_conditions.c.began_at != item.began_at
+            connection.execute(delete(notice_conditions).where(notice_conditions.c.subject == item.subject, stale))
         new[item.subject] = bool(insert_new(connection, notice_conditions, [row], "subject"))
         if new[item.subject]:
             add_events(connection, now, (item.event,))

@@ -89,6 +89,7 @@ class _BuildColumns(NamedTuple):
     route: str
     run_parameters: dict[str, Any] | None
     blocked_reason: str | None
+    blocked_quietly: bool
     finalize_attempts: int
     finalize_due_at: int
     finalize_failing_since: int | None

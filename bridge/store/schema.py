@@ -75,6 +75,7 @@ builds = sa.Table(
     sa.Column("branch", sa.Text),  # of the run parameters, for searches
     sa.Column("commit", sa.Text),
     sa.Column("blocked_reason", sa.Text),
+    sa.Column("blocked_quietly", sa.Boolean, nullable=False, server_default=sa.false()),
     sa.Column("finalize_attempts", sa.BigInteger, nullable=False),
     sa.Column("finalize_due_at", sa.BigInteger, nullable=False),
     sa.Column("finalize_failing_since", sa.BigInteger),

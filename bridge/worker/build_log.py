@@ -74,9 +74,15 @@ def log_deliveries(before: Build, after: Build, fields: Fields) -> None:
         log.info("reports_delivered", target=target.value, reports=names[:MAX_NAMED_REPORTS], **counts, **fields())
 
 
-def log_blocked(build: Build, reason: str | None, fields: Fields) -> None:
-    """Log that a build waits for an operator from now on, or no longer; `reason` is what has to be corrected."""
-    if reason is not None and reason != build.blocked_reason:
+def log_blocked(build: Build, reason: str | None, fields: Fields, *, quietly: bool = False) -> None:
+    """Log that a build waits for an operator from now on, or no longer; `reason` is what has to be corrected.
+
+    A build that waits `quietly` is paused, or left to other gateways: that is not logged.
+    """
+    before = None if build.blocked_quietly else build.blocked_reason
+    if quietly:
+        return
+    if reason is not None and reason != before:
         log.warning("build_blocked", reason=reason, **fields())
-    elif reason is None and build.blocked_reason is not None:
+    elif reason is None and before is not None:
         log.info("build_unblocked", **fields())

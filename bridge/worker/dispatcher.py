@@ -165,6 +165,7 @@ class Dispatcher:
             before=row.blocked_reason,
             reason=reason,
             waiting_on=None,
+            was_quiet=bool(row.blocked_quietly),
         )
         postponed = Release(
             build_id=row.id,

@@ -21,6 +21,7 @@ from bridge.store.engine.base import Database, LedgerFunction
 from bridge.store.notices import (
     ClaimedNotice,
     NoticeResult,
+    PendingNotices,
     announced_conditions,
     begin_conditions,
     claim_notice,
@@ -44,10 +45,11 @@ log = structlog.get_logger(__name__)
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class NoticeConfig:
-    """What a reload replaces: the targets, what they want, and the address of the console, if people can reach it."""
+    """What a reload replaces: targets, what they want, routes, and the address of the console, if there is one."""
 
     sinks: Mapping[str, NoticeSink] = field(default_factory=dict)
     subscriptions: Subscriptions = NO_SUBSCRIPTIONS
+    routes: frozenset[str] = frozenset()  # those in the settings
     console_url: str = ""
 
 
@@ -103,15 +105,20 @@ class NoticeSender:
             return
         pending = await self.database.read(pending_notices, self.database.now())
         self.metrics.set_pending_notice_events(pending.events)
+        await self._group(pending)
         if pending.paused:
             return
         if self._is_time("conditions", CONDITIONS_INTERVAL_US):
-            await self._note_conditions(config.subscriptions)
-        while pending.ungrouped:
-            pending = replace(pending, ungrouped=bool(await self.database.transact(group_events)))
+            await self._note_conditions(config)
         for target in pending.due:
             if target in config.sinks and target not in self._sending:
                 await self._start(config, target)
+
+    async def _group(self, pending: PendingNotices) -> None:
+        """Group all events, also while the ledger is paused: groups are bounded, and events are not."""
+        more = pending.ungrouped
+        while more:
+            more = bool(await self.database.transact(group_events))
 
     @property
     def sending(self) -> tuple[asyncio.Task[None], ...]:
@@ -198,12 +205,13 @@ class NoticeSender:
 
     # -- conditions ----------------------------------------------------------------------------------------------
 
-    async def _note_conditions(self, subscriptions: Subscriptions) -> None:
+    async def _note_conditions(self, config: NoticeConfig) -> None:
+        subscriptions = config.subscriptions
         database, now = self.database, self.database.now()
         announced = await database.read(announced_conditions)
-        if subscriptions.wants(EventKind.UPSTREAM_AWAY):
+        if announced or subscriptions.wants(EventKind.UPSTREAM_AWAY):
             breakers = await database.read(open_breakers)
-            new, ended = upstream_conditions(breakers, announced, now, subscriptions)
+            new, ended = upstream_conditions(breakers, announced, config.routes, now, subscriptions)
             await self._write(begin_conditions, new)
             await self._write(end_conditions, ended)
         certificate = self.certificate() if subscriptions.wants(EventKind.CERTIFICATE_ENDS) else None
@@ -219,7 +227,13 @@ class NoticeSender:
             await self.database.write(function, condition)
 
     async def _sweep(self, config: NoticeConfig) -> None:
-        """Delete what waits for targets that no gateway has had in its settings for a day."""
+        """Delete what waits for targets that no gateway has had in its settings for a day.
+
+        If the last target was removed, nothing else groups the events that it left.
+        """
+        if not config.subscriptions:
+            await self._group(await self.database.read(pending_notices, self.database.now()))
+            await self._note_conditions(config)  # that ends those of upstreams that are back
         targets = tuple(config.sinks)
         if not await self.database.read(has_abandoned, targets, self.database.now()):
             return

@@ -48,6 +48,14 @@ class RejectedCredential:
         return not now < self.probe_at <= after(now, MAX_PROBE_US)
 
 
+@dataclass(frozen=True, slots=True)
+class _LeftBuild:
+    """Since when a build has been left to others, and until when it is not claimed here."""
+
+    since: Instant
+    until: Instant
+
+
 @dataclass(slots=True)
 class OwnFaults:
     """One object for the life of a gateway; `shared` is whether other gateways may use its ledger."""
@@ -55,7 +63,7 @@ class OwnFaults:
     shared: bool = False
     wake_others: Callable[[], None] = lambda: None
     _rejected: dict[str, RejectedCredential] = field(default_factory=dict)  # by breaker
-    _left: dict[int, Instant] = field(default_factory=dict)  # ids of builds, and until when
+    _left: dict[int, "_LeftBuild"] = field(default_factory=dict)  # by id; also those of the last minute
 
     # -- credentials ---------------------------------------------------------------------------------------------
     # `digests` stand for the current credentials, by breaker: what a reload has replaced is not rejected any more.
@@ -108,16 +116,26 @@ class OwnFaults:
         left = self.left(now)
         if not self.shared or len(left) >= MAX_LEFT:
             return False
+        before = self._left.get(build_id)
+        if len(self._left) >= MAX_LEFT:
+            self._left = {each: self._left[each] for each in left}
         latest = after(now, LEFT_FOR_US)
-        self._left[build_id] = latest if until is None else min(latest, max(until, after(now, SECOND)))
+        until = latest if until is None else min(latest, max(until, after(now, SECOND)))
+        self._left[build_id] = _LeftBuild(since=before.since if before else now, until=until)
         return True
+
+    def have_others_had_time(self, build_id: int, now: Instant) -> bool:
+        """Return whether a build was left to others for LEFT_FOR_US, and none has gone on with it."""
+        self.left(now)
+        known = self._left.get(build_id)
+        return known is not None and after(known.since, LEFT_FOR_US) <= now
 
     def left(self, now: Instant) -> list[int]:
         """Return the ids of the builds that this gateway does not claim now."""
         if self._left:  # one that is left for longer was left before the clock was set back
-            latest = after(now, LEFT_FOR_US)
-            self._left = {build_id: until for build_id, until in self._left.items() if now < until <= latest}
-        return list(self._left)
+            earliest, latest = after(now, Duration(-LEFT_FOR_US)), after(now, LEFT_FOR_US)
+            self._left = {build_id: left for build_id, left in self._left.items() if earliest < left.until <= latest}
+        return [build_id for build_id, left in self._left.items() if now < left.until]
 
     def forget_left(self) -> None:
         """Claim all builds again, because the settings have changed."""

@@ -399,7 +399,10 @@ class BuildReconciler:
         faults, now = self.config.own_faults, self.now()
         unread = [self.build.deliveries[delivery_id] for delivery_id in self._unread]
         unread = [delivery for delivery in unread if delivery.state is DeliveryState.PENDING]
+        had_time = faults.have_others_had_time(self.build.id, now)
         leaves = (end.left_to_others or bool(unread)) and faults.leave(self.build.id, now, end.until)
+        announced = self._blocked_before is not None and not self.build.blocked_quietly
+        is_quiet = end.is_pause or (leaves and not had_time and not announced)
         if leaves:
             await self._make_due(unread, now)
             end = replace(end, until=now)
@@ -411,18 +414,19 @@ class BuildReconciler:
             until=end.until,
             waiting_on=end.waiting_on,
             blocked_reason=end.blocked_reason,
+            is_quiet=end.blocked_reason is not None and is_quiet,
             wakes_next=wakes_next_build(self.build, end),
-            notices=events_of_block(self._block(end), self.config.notices),
+            notices=events_of_block(self._block(end, is_quiet=is_quiet), self.config.notices),
         )
         bodies, delete = self._freed or (None, None)
         blobs = await self._writer.finish(released, bodies)
-        log_blocked(self.build, end.blocked_reason, self.log_fields)
+        log_blocked(self.build, end.blocked_reason, self.log_fields, quietly=is_quiet)
         if leaves:
             faults.wake_others()
         if delete is not None:
             await delete(blobs)
 
-    def _block(self, end: Wait) -> Block:
+    def _block(self, end: Wait, *, is_quiet: bool) -> Block:
         build = self.build
         return Block(
             job_id=build.job_id,
@@ -431,6 +435,8 @@ class BuildReconciler:
             before=self._blocked_before,
             reason=end.blocked_reason,
             waiting_on=end.waiting_on,
+            was_quiet=build.blocked_quietly,
+            is_quiet=is_quiet,
         )
 
     def _breakers_here(self) -> CircuitBreakers:

@@ -60,7 +60,8 @@ def a_sink(receiver, id_=TARGET, *, inside=True):
 
 def a_config(*sinks, **filters):
     wanted = tuple((sink.id, (NoticeFilter(**filters),)) for sink in sinks)
-    return NoticeConfig(sinks={sink.id: sink for sink in sinks}, subscriptions=Subscriptions(filters=wanted))
+    sinks = {sink.id: sink for sink in sinks}
+    return NoticeConfig(sinks=sinks, subscriptions=Subscriptions(filters=wanted), routes=frozenset({"shop"}))
 
 
 @pytest.fixture
@@ -424,6 +425,8 @@ async def test_a_restored_ledger_tells_nothing_until_it_is_resumed(database, clo
     await database.transact(pause_ledger)
     await work(sender, clock)
     assert receiver.requests == 0
+    assert await count_of(database, notice_events) == 0  # but they are grouped, so that they cannot grow
+    assert figure(sender, "bridge_notice_events_pending") == 1
 
 
 # -- targets that come and go ------------------------------------------------------------------------------------
@@ -438,6 +441,15 @@ async def test_events_of_a_removed_target_are_dropped_after_a_day_and_counted(da
     assert figure(sender, "bridge_notice_events_dropped_total") == 2
     assert await count_of(database, notices) == 0
     assert told(receiver) == 1
+
+
+async def test_events_are_dropped_after_a_day_if_no_target_is_left_at_all(database, clock, new_sender):
+    await note(database, an_event(), an_event(route="other"))
+    sender = new_sender(NoticeConfig())
+    await work(sender, clock, Duration(DAY + 4 * HOUR), every=Duration(30 * MINUTE))
+    assert await count_of(database, notice_events) == 0
+    assert await count_of(database, notices) == 0
+    assert figure(sender, "bridge_notice_events_dropped_total") == 2
 
 
 async def test_a_target_that_is_put_back_within_a_day_gets_what_waited(database, clock, new_sender, receiver):
@@ -511,6 +523,43 @@ async def test_an_upstream_that_is_away_for_long_is_told_once_and_so_is_its_retu
     assert await count_of(database, notice_conditions) == 0
     await pass_time(HOUR)
     assert len(receiver.received) == 2
+
+
+@pytest.mark.parametrize("unwanted", ["no target", "another kind"])
+async def test_an_outage_is_announced_though_the_end_of_the_one_before_was_not(
+    database, clock, new_sender, receiver, unwanted
+):
+    wanted = a_config(a_sink(receiver))
+    other = a_config(a_sink(receiver), kinds=frozenset({EventKind.STUCK_RUN}))
+    sender = new_sender(wanted)
+    await open_breaker(database, TESTNOD)
+    await work(sender, clock, 20 * MINUTE, every=MINUTE)
+    assert len(receiver.received) == 1
+
+    sender.config = lambda: NoticeConfig() if unwanted == "no target" else other
+    await open_breaker(database, TESTNOD, HealthSignal.SUCCESS)
+    await work(sender, clock, Duration(2 * HOUR), every=Duration(10 * MINUTE))
+    assert await count_of(database, notice_conditions) == 0
+
+    sender.config = lambda: wanted
+    await open_breaker(database, TESTNOD)
+    await work(sender, clock, 20 * MINUTE, every=MINUTE)
+    assert len(receiver.received) == 2
+    assert "TestNod has been away for 15 minutes" in receiver.received[1].text
+
+
+async def test_an_outage_replaces_one_that_ended_while_no_gateway_ran(database, clock, sender, receiver):
+    await open_breaker(database, TESTNOD)
+    await work(sender, clock, 20 * MINUTE, every=MINUTE)
+    clock.advance(30 * DAY)
+    await open_breaker(database, TESTNOD, HealthSignal.SUCCESS)
+    await open_breaker(database, TESTNOD)
+    await work(sender, clock, 20 * MINUTE, every=MINUTE)
+    assert len(receiver.received) == 2
+    await open_breaker(database, TESTNOD, HealthSignal.SUCCESS)
+    await work(sender, clock, 10 * MINUTE, every=MINUTE)
+    assert "TestNod is back after 2" in receiver.received[2].text  # minutes
+    assert "days" not in receiver.received[2].text
 
 
 async def test_a_certificate_that_ends_is_told_two_weeks_and_three_days_before_and_at_its_end(

@@ -4,10 +4,12 @@ from dataclasses import replace
 
 import pytest
 from sqlalchemy import select
+from structlog.testing import capture_logs
 
 from bridge.domain.instants import SECOND
+from bridge.domain.notices import NoticeFilter, Subscriptions
 from bridge.domain.routing import Route
-from bridge.store.schema import builds, deliveries
+from bridge.store.schema import builds, deliveries, notice_events
 from bridge.worker.own_faults import OwnFaults
 from tests.support.fake_clock import FakeClock
 from tests.support.ledger import report
@@ -16,6 +18,7 @@ from tests.support.worker_play import Outside, Play
 JOB = "a" * 32
 NEW, OLD = Route(name="api", job_id=(JOB,), build_id="new-{job_id}-{build_no}"), Route(name="shop")
 NUMBERS = range(1, 5)
+ALL = Subscriptions(filters=(("t", (NoticeFilter(),)),))
 
 pytestmark = pytest.mark.parametrize("backend", ["postgres"], indirect=True)
 
@@ -28,7 +31,7 @@ async def replicas(backend, tmp_path):
     async with backend.fresh(clock) as database:
         plays = [Play(database, clock, tmp_path, outside=outside, routes=routes) for routes in ((NEW, OLD), (OLD,))]
         for play in plays:
-            play.config = replace(play.config, own_faults=OwnFaults(shared=True))
+            play.config = replace(play.config, own_faults=OwnFaults(shared=True), notices=ALL)
         yield plays
 
 
@@ -54,11 +57,18 @@ async def outcome(play):
     return {tuple(row) for row in rows}, {row.state for row in states}
 
 
+async def kinds(play):
+    return [row.kind for row in await play.ledger.rows(select(notice_events.c.kind))]
+
+
 @pytest.mark.parametrize("first", [0, 1], ids=["by the one with the new route", "by the other"])
 async def test_reports_of_a_caller_of_the_new_route_reach_it_whichever_gateway_looks_first(replicas, first):
     await arrive(replicas[0], ("api",))
-    await pass_time(*(replicas if first == 0 else reversed(replicas)), seconds=60)
+    with capture_logs() as lines:
+        await pass_time(*(replicas if first == 0 else reversed(replicas)), seconds=60)
 
+    assert await kinds(replicas[0]) == []
+    assert not {line["event"] for line in lines} & {"build_blocked", "build_unblocked"}
     assert await outcome(replicas[0]) == ({("api", "finalized", None)}, {"delivered"})
     assert {build_id.partition("-")[0] for build_id in replicas[0].outside.opened} == {"new"}
 
@@ -66,7 +76,13 @@ async def test_reports_of_a_caller_of_the_new_route_reach_it_whichever_gateway_l
 async def test_if_no_gateway_has_the_route_yet_its_reports_wait_with_the_reason(replicas):
     new, old = replicas
     await arrive(old, ("api",))
-    await pass_time(old, seconds=120)
+    with capture_logs() as lines:
+        await pass_time(old, seconds=200)
+    assert await kinds(old) == ["blocked_route"] * len(NUMBERS)
+    assert [line["event"] for line in lines].count("build_blocked") == len(NUMBERS)
+    old.config.own_faults.forget_left()  # as a reload does
+    await pass_time(old, seconds=200)
+    assert await kinds(old) == ["blocked_route"] * len(NUMBERS)  # announced once
 
     rows, states = await outcome(old)
     assert states == {"pending"}

@@ -6,7 +6,14 @@ import pytest
 
 from bridge.domain.build import BuildState, DeliveryState, DeliveryTarget, UploadMetadata
 from bridge.domain.changes import AddAttempt, set_build, set_delivery
-from bridge.domain.circuit_breaker import CODEARTS, RESTORE_PAUSE, TESTNOD, pause_breaker, route_breaker
+from bridge.domain.circuit_breaker import (
+    CODEARTS,
+    RESTORE_PAUSE,
+    TESTNOD,
+    pause_breaker,
+    route_breaker,
+    storage_breaker,
+)
 from bridge.domain.instants import DAY, HOUR, MINUTE, Duration, after
 from bridge.domain.intake import AcceptedUpload, NewRejection, QuarantinedFile
 from bridge.domain.notice_events import (
@@ -27,6 +34,7 @@ ALL = Subscriptions(filters=(("all", (NoticeFilter(),)),))
 SHOP = Subscriptions(filters=(("shop", (NoticeFilter(routes=frozenset({"shop"})),)),))
 OTHER = Subscriptions(filters=(("other", (NoticeFilter(routes=frozenset({"other"})),)),))
 ROUTES = (Route(name="shop", job_id=("job-*",)), Route(name="rest"))
+SETTINGS = ("shop", "rest")  # names of routes
 BLOCK = Block(
     job_id="job-1",
     build_no=7,
@@ -154,12 +162,18 @@ def test_a_build_that_waits_still_or_is_paused_is_no_event():
     for block in (
         replace(BLOCK, before="Something else."),
         replace(BLOCK, reason=None),
-        replace(BLOCK, waiting_on=RESTORE_PAUSE),
-        replace(BLOCK, waiting_on=pause_breaker("shop")),
+        replace(BLOCK, waiting_on=RESTORE_PAUSE, is_quiet=True),
+        replace(BLOCK, is_quiet=True),  # in the settings
     ):
         assert events_of_block(block, ALL) == ()
     assert events_of_block(BLOCK, Subscriptions()) == ()
     assert events_of_block(BLOCK, OTHER) == ()
+
+
+def test_a_build_that_is_blocked_after_a_pause_is_an_event():
+    paused = replace(BLOCK, before="It is paused. Resume it.", was_quiet=True)
+    assert len(events_of_block(paused, SHOP)) == 1
+    assert events_of_block(replace(paused, is_quiet=True), SHOP) == ()
 
 
 # -- uploads -----------------------------------------------------------------------------------------------------
@@ -211,25 +225,41 @@ def test_an_upstream_is_told_when_it_has_been_away_for_long_and_again_when_it_is
     since = NOW
     at = after(since, AWAY_FOR)
     away = breakers_open(CODEARTS, since=since)
-    assert upstream_conditions(away, {}, after(at, Duration(-1)), ALL) == ([], [])
-    [condition], ended = upstream_conditions(away, {}, at, ALL)
+    assert upstream_conditions(away, {}, SETTINGS, after(at, Duration(-1)), ALL) == ([], [])
+    [condition], ended = upstream_conditions(away, {}, SETTINGS, at, ALL)
     assert ended == []
     assert condition.began_at == since
     assert condition.event.text.startswith("CodeArts has been away for 15 minutes")
     told = {condition.subject: since}
-    assert upstream_conditions(away, told, at, ALL) == ([], [])
-    new, [back] = upstream_conditions([], told, after(since, HOUR), ALL)
+    assert upstream_conditions(away, told, SETTINGS, at, ALL) == ([], [])
+    new, [back] = upstream_conditions([], told, SETTINGS, after(since, HOUR), ALL)
     assert new == []
     assert back.event.text == "CodeArts is back after 1 hour; what waited is delivered now."
 
 
 def test_breakers_of_projects_and_pauses_are_no_upstreams_that_are_away():
     names = (route_breaker("shop"), RESTORE_PAUSE, pause_breaker("shop"))
-    assert upstream_conditions(breakers_open(*names, since=NOW), {}, after(NOW, DAY), ALL) == ([], [])
+    assert upstream_conditions(breakers_open(*names, since=NOW), {}, SETTINGS, after(NOW, DAY), ALL) == ([], [])
+
+
+def test_an_outage_that_began_at_another_time_than_the_announced_one_is_announced():
+    began = after(NOW, DAY)
+    away = breakers_open(CODEARTS, since=began)
+    told = {"away:codearts": NOW}
+    assert upstream_conditions(away, told, SETTINGS, began, ALL) == ([], [])
+    [condition], ended = upstream_conditions(away, told, SETTINGS, after(began, AWAY_FOR), ALL)
+    assert (condition.began_at, ended) == (began, [])
+
+
+def test_upstreams_of_a_route_that_was_removed_are_not_announced_and_end_silently():
+    gone = storage_breaker("gone")
+    assert upstream_conditions(breakers_open(gone, since=NOW), {}, SETTINGS, after(NOW, DAY), ALL) == ([], [])
+    new, [ended] = upstream_conditions([], {f"away:{gone}": NOW}, SETTINGS, NOW, ALL)
+    assert (new, ended.event.targets) == ([], ())
 
 
 def test_the_return_of_an_upstream_that_no_target_wants_ends_its_condition_silently():
-    _, [ended] = upstream_conditions([], {"away:testnod": NOW}, NOW, SHOP)
+    _, [ended] = upstream_conditions([], {"away:testnod": NOW}, SETTINGS, NOW, SHOP)
     assert ended.event.targets == ()
 
 

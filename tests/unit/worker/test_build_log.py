@@ -1,6 +1,7 @@
 """One event for each thing that happens to a build, with its reason, and no line for what is no news."""
 
 from dataclasses import replace
+from functools import partial
 
 import pytest
 import structlog
@@ -94,3 +95,11 @@ def test_a_build_that_waits_for_an_operator_is_a_warning_until_it_does_not():
     assert logged(log_blocked, blocked, "Correct the token.") == []
     (line,) = logged(log_blocked, blocked, None)
     assert line["event"] == "build_unblocked"
+
+
+def test_a_build_that_waits_quietly_is_not_logged_until_what_blocks_it_is_news():
+    quiet = a_build(pending(1), blocked_reason="Correct the token.", blocked_quietly=True)
+    assert logged(partial(log_blocked, quietly=True), quiet, "Correct the token.") == []
+    assert logged(log_blocked, quiet, None) == []
+    (line,) = logged(log_blocked, quiet, "Correct the token.")
+    assert line["event"] == "build_blocked"

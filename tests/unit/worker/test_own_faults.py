@@ -63,6 +63,16 @@ def test_builds_are_left_for_a_minute_at_most_and_only_so_many(faults):
     assert faults.left(0) == []
 
 
+def test_others_have_had_time_after_a_build_was_left_for_a_minute_and_not_if_it_comes_again_later(faults):
+    assert not faults.have_others_had_time(1, 0)
+    for at in range(0, LEFT_FOR_US, 20 * SECOND):
+        assert faults.leave(1, at, at + 20 * SECOND)
+        assert not faults.have_others_had_time(1, at)
+    assert faults.have_others_had_time(1, LEFT_FOR_US)
+    assert faults.leave(1, LEFT_FOR_US, None)
+    assert not faults.have_others_had_time(1, 3 * LEFT_FOR_US)
+
+
 def test_a_clock_that_was_set_back_leaves_no_build_and_delays_no_probe_for_longer(faults):
     year = 365 * 24 * 3600 * SECOND
     faults.leave(1, year, None)
