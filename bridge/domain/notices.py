@@ -6,7 +6,7 @@ one notice for each target, so that a storm of events is a bounded number of not
 """
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from enum import StrEnum
 from ipaddress import ip_address
 from typing import Any, Final
@@ -283,7 +283,18 @@ def to_json(total: NoticeSum) -> dict[str, Any]:
 
 
 def from_json(value: dict[str, Any] | None) -> NoticeSum:
-    """Return the sum that `to_json` wrote; an empty one for None."""
+    """Return the sum that `to_json` wrote, also that of another version; an empty one for None."""
     if value is None:
         return NoticeSum()
-    return NoticeSum(**{**value, "details": tuple(EventDetail(**detail) for detail in value["details"])})
+    details = tuple(detail_from_json(detail, value.get("first_at")) for detail in value.get("details", ()))
+    return NoticeSum(**{**_known(NoticeSum, value), "details": details})
+
+
+def detail_from_json(value: dict[str, Any], at: Instant | None) -> EventDetail:
+    """Return one event, also of another version; `at` is when it happened if `value` does not contain that."""
+    return EventDetail(**{"at": at or Instant(0), "text": "", **_known(EventDetail, value)})
+
+
+def _known(kind: type[EventDetail | NoticeSum], value: dict[str, Any]) -> dict[str, Any]:
+    names = {field.name for field in fields(kind)}
+    return {name: item for name, item in value.items() if name in names}

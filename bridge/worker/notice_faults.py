@@ -1,4 +1,4 @@
-"""A fault in what makes the events of notices: the fact is written all the same, because no write depends on a notice."""
+"""A fault in what makes the events of notices stops no write: uploads and deliveries go on without them."""
 
 from collections.abc import Callable
 

@@ -76,6 +76,7 @@ class NoticeSender:
     redact: Callable[[str], str]
     certificate: Callable[[], CertificateEnd | None] = lambda: None
     _sending: dict[str, asyncio.Task[None]] = field(default_factory=dict)  # by target
+    _has_unreadable: bool = False
     _next_at: dict[str, int] = field(default_factory=dict)  # by the steady clock, of work that is done now and then
 
     async def run(self, beat: Callable[[], None]) -> None:
@@ -103,6 +104,9 @@ class NoticeSender:
             return
         pending = await self.database.read(pending_notices, self.database.now())
         self.metrics.set_pending_notice_events(pending.events)
+        if pending.unreadable and not self._has_unreadable:
+            log.warning("notices_unreadable", events=pending.unreadable)
+        self._has_unreadable = bool(pending.unreadable)
         if pending.paused:
             return
         if self._is_time("conditions", CONDITIONS_INTERVAL_US):
