@@ -197,7 +197,8 @@ class NoticeSum:
             count=self.count + sum(detail.count for detail in details),
             first_at=min(times, default=None),
             last_at=max(times, default=None),
-            details=(*self.details, *details)[:MAX_DETAILS],
+            # A build that was forgotten is counted, and nothing about it is listed.
+            details=(*self.details, *(each for each in details if each.text))[:MAX_DETAILS],
         )
 
     @property

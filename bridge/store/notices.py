@@ -5,13 +5,14 @@ Events are inserted in the commit of their fact, which locks no row. A gateway m
 gateways send each notice once, and a kill loses none.
 """
 
+import json
 from collections import Counter, defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from hashlib import sha256
 from typing import Any, Final, NamedTuple
 
-from sqlalchemy import ColumnElement, Connection, and_, delete, exists, func, insert, or_, select, update
+from sqlalchemy import ColumnElement, Connection, Text, and_, cast, delete, exists, func, insert, or_, select, update
 
 from bridge.domain.instants import Instant, after
 from bridge.domain.notice_events import ANNOUNCED_FOR, CERTIFICATE, Condition
@@ -313,6 +314,60 @@ def end_conditions(connection: Connection, now: int, items: Sequence[Condition])
         if ended[item.subject] and item.event.targets:
             add_events(connection, now, (item.event,))
     return [ended.get(item.subject, False) for item in items]
+
+
+# -- forget ------------------------------------------------------------------------------------------------------
+
+
+def forget_build_in_notices(connection: Connection, build: str) -> None:
+    """Leave out what waiting notices list about a build, "{job_id}/{build_no}"; their counts stay."""
+
+    def forgotten(detail: dict[str, Any]) -> dict[str, Any] | None:
+        return None if f"{detail.get('job_id')}/{detail.get('build_no')}" == build else detail
+
+    _edit_details(connection, build.partition("/")[0], forgotten)
+
+
+def replace_in_notices(connection: Connection, old: str, new: str) -> int:
+    """Replace a text in what waiting notices list; return how many rows have changed."""
+
+    def replaced(detail: dict[str, Any]) -> dict[str, Any]:
+        return {**detail, "text": str(detail.get("text", "")).replace(old, new)}
+
+    return _edit_details(connection, old, replaced)
+
+
+def _edit_details(connection: Connection, part: str, edit: Callable[[dict[str, Any]], dict[str, Any] | None]) -> int:
+    """Edit the details of rows that contain `part`; None leaves one out. Groups are locked as all writers do."""
+    changed = 0
+    quoted = json.dumps(part)[1:-1]  # as the ledger has it in JSON
+    has_part = cast(notice_events.c.detail, Text).contains(quoted, autoescape=True)
+    events = select(notice_events.c.id, notice_events.c.detail).where(has_part).with_for_update()
+    for row in connection.execute(events.order_by(notice_events.c.id)).all():
+        edited = edit(row.detail)
+        if edited is None:
+            edited = {"at": row.detail["at"], "text": "", "count": row.detail.get("count", 1)}
+        if edited != row.detail:
+            of_row = notice_events.c.id == row.id
+            connection.execute(update(notice_events).where(of_row).values(detail=edited))
+            changed += 1
+    columns = (notices.c.collected, notices.c.sealed)
+    has_part = or_(*(cast(column, Text).contains(quoted, autoescape=True) for column in columns))
+    for row in connection.execute(select(notices).where(has_part).order_by(*GROUP_KEY).with_for_update()).all():
+        values = {name: _edited(total, edit) for name, total in (("collected", row.collected), ("sealed", row.sealed))}
+        if values != {"collected": row.collected, "sealed": row.sealed}:
+            of_row = and_(*(column == getattr(row, column.name) for column in GROUP_KEY))
+            connection.execute(update(notices).where(of_row).values(values))
+            changed += 1
+    return changed
+
+
+def _edited(
+    total: dict[str, Any] | None, edit: Callable[[dict[str, Any]], dict[str, Any] | None]
+) -> dict[str, Any] | None:
+    if total is None:
+        return None
+    return {**total, "details": [each for each in map(edit, total["details"]) if each is not None]}
 
 
 # -- targets that are gone ---------------------------------------------------------------------------------------
