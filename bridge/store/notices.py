@@ -356,8 +356,7 @@ def _edit_details(connection: Connection, part: str, edit: Callable[[dict[str, A
     for row in connection.execute(select(notices).where(has_part).order_by(*GROUP_KEY).with_for_update()).all():
         values = {name: _edited(total, edit) for name, total in (("collected", row.collected), ("sealed", row.sealed))}
         if values != {"collected": row.collected, "sealed": row.sealed}:
-            of_row = and_(*(column == getattr(row, column.name) for column in GROUP_KEY))
-            connection.execute(update(notices).where(of_row).values(values))
+            connection.execute(update(notices).where(_is(GroupKey(row.target, row.kind, row.route))).values(values))
             changed += 1
     return changed
 
