@@ -62,6 +62,7 @@ from bridge.worker.circuit_probe import CircuitProber, trip_breakers_of_removed_
 from bridge.worker.cleanup import Cleanup
 from bridge.worker.clock_skew import ClockSkewMonitor, LedgerClockCheck
 from bridge.worker.dispatcher import Dispatcher
+from bridge.worker.notice_faults import events_or_none
 from bridge.worker.notices import CertificateEnd, NoticeSender
 from bridge.worker.own_faults import OwnFaults
 from bridge.worker.status_poller import StatusPoller
@@ -376,7 +377,7 @@ class Gateway:
     async def _accept(self, upload: AcceptedUpload) -> UploadReceipt:
         """Commit an upload, with the events that it causes, and wake the dispatcher."""
         worker = self._config.worker
-        if notices := events_of_upload(upload, worker.policy.routes, worker.notices):
+        if notices := events_or_none(lambda: events_of_upload(upload, worker.policy.routes, worker.notices)):
             upload = replace(upload, notices=notices)
         if upload.targets != self._targets:
             upload = replace(upload, targets=self._targets)

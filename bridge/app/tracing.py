@@ -6,10 +6,14 @@ OpenTelemetry is imported.
 
 import os
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import TYPE_CHECKING, Final
+from urllib.parse import unquote
 
 import structlog
 
+from bridge.domain.notices import secret_parts
+from bridge.settings.summary import passwords_in
 from bridge.telemetry.logs import redact_values
 
 if TYPE_CHECKING:
@@ -26,7 +30,7 @@ def open_tracing(instance: str, environ: Mapping[str, str] = os.environ) -> "Tra
     """Return a tracer that exports to the collector of the variables; None if there is none, or it cannot be used."""
     if not is_requested(environ):
         return None
-    redact_values(_header_values(environ))
+    redact_values(_secrets(environ))
     protocol = next((environ[name] for name in PROTOCOLS if environ.get(name)), "http/protobuf")
     if protocol != "http/protobuf":
         log.warning(
@@ -56,6 +60,20 @@ def is_requested(environ: Mapping[str, str]) -> bool:
     return not is_disabled and "otlp" in exporters.split(",") and any(environ.get(name) for name in ENDPOINTS)
 
 
-def _header_values(environ: Mapping[str, str]) -> list[str]:
-    pairs = (pair.partition("=") for name in HEADERS for pair in environ.get(name, "").split(","))
-    return [value.strip() for _, _, value in pairs if value.strip()]
+def _secrets(environ: Mapping[str, str]) -> set[str]:
+    """Return what must not be shown of the variables: their headers, and keys and passwords in the endpoints."""
+    found: set[str] = set()
+    for name in HEADERS:
+        text = environ.get(name, "")
+        pairs = text.split(",")
+        values = [pair.partition("=")[2] for pair in pairs]
+        # "Bearer KEY" and "Basic KEY": the key is a secret alone, too.
+        credentials = [unquote(value).split()[-1] for value in values if unquote(value).strip()]
+        pieces = (text, *pairs, *values, *credentials)
+        found |= {form.strip() for piece in pieces for form in (piece, unquote(piece))}
+    for name in ENDPOINTS:
+        url = environ.get(name, "")
+        found |= set(passwords_in(url))
+        with suppress(ValueError):  # the exporter reports it
+            found |= set(secret_parts(url))
+    return found - {""}

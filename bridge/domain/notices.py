@@ -6,7 +6,7 @@ one notice for each target, so that a storm of events is a bounded number of not
 """
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from enum import StrEnum
 from ipaddress import ip_address
 from typing import Any, Final
@@ -47,7 +47,7 @@ MAX_DETAILS: Final = 5
 
 MAX_TEXT_CHARACTERS: Final = 600
 LONG_SEGMENT: Final = 16
-"""A segment of a path with so many characters, or with a digit, may be a key."""
+"""A part of a URL with so many characters may be a key, whatever they are."""
 
 
 class EventKind(StrEnum):
@@ -141,21 +141,29 @@ def is_inside(url: str, own_network: Iterable[NoProxyEntry]) -> bool:
 
 
 def secret_parts(url: str) -> tuple[str, ...]:
-    """Return what must not be shown of the URL of a webhook: its keys, in the path or the query.
+    """Return what must not be shown of a URL: keys in its path, query or user name, as written and unquoted.
 
-    Not the whole URL: other URLs begin as it does, and what looks like a part of a secret is redacted.
+    Not the whole URL, and no plain words: what looks like a part of a secret is redacted wherever it occurs. Raise
+    ValueError if `url` is no URL.
     """
     parts = urlsplit(url)
-    segments = [segment for segment in parts.path.split("/") if _looks_like_key(segment)]
-    if not parts.query:
-        segments.append(parts.path.rpartition("/")[2])
-    values = [item.partition("=")[2] or item for item in parts.query.split("&")]
-    found = {text for piece in (*segments, *values) for text in (piece, unquote(piece))}
-    return tuple(sorted(text for text in found if len(text) >= MIN_SECRET_CHARACTERS))
+    values = (item.partition("=")[2] or item for item in parts.query.split("&"))
+    pieces = [
+        piece for piece in (*parts.path.split("/"), *values, parts.username or "") if _looks_like_key(unquote(piece))
+    ]
+    return tuple(sorted({text for piece in pieces for text in (piece, unquote(piece))}))
 
 
-def _looks_like_key(segment: str) -> bool:
-    return any(map(str.isdigit, segment)) or len(segment) >= LONG_SEGMENT
+def _looks_like_key(text: str) -> bool:
+    """Return whether a text has letters and digits, capitals after its first letter, or more letters than words have.
+
+    "reports", "Reports", "2026" and "v2" are no keys.
+    """
+    if len(text) < MIN_SECRET_CHARACTERS:
+        return False
+    has_letters, has_digits = any(map(str.isalpha, text)), any(map(str.isdigit, text))
+    mixed = any(map(str.islower, text)) and any(map(str.isupper, text[1:]))
+    return (has_letters and has_digits) or mixed or len(text) >= LONG_SEGMENT
 
 
 # -- groups ------------------------------------------------------------------------------------------------------
@@ -189,7 +197,8 @@ class NoticeSum:
             count=self.count + sum(detail.count for detail in details),
             first_at=min(times, default=None),
             last_at=max(times, default=None),
-            details=(*self.details, *details)[:MAX_DETAILS],
+            # A build that was forgotten is counted, and nothing about it is listed.
+            details=(*self.details, *(each for each in details if each.text))[:MAX_DETAILS],
         )
 
     @property
@@ -275,7 +284,18 @@ def to_json(total: NoticeSum) -> dict[str, Any]:
 
 
 def from_json(value: dict[str, Any] | None) -> NoticeSum:
-    """Return the sum that `to_json` wrote; an empty one for None."""
+    """Return the sum that `to_json` wrote, also that of another version; an empty one for None."""
     if value is None:
         return NoticeSum()
-    return NoticeSum(**{**value, "details": tuple(EventDetail(**detail) for detail in value["details"])})
+    details = tuple(detail_from_json(detail, value.get("first_at")) for detail in value.get("details", ()))
+    return NoticeSum(**{**_known(NoticeSum, value), "details": details})
+
+
+def detail_from_json(value: dict[str, Any], at: Instant | None) -> EventDetail:
+    """Return one event, also of another version; `at` is when it happened if `value` does not contain that."""
+    return EventDetail(**{"at": at or Instant(0), "text": "", **_known(EventDetail, value)})
+
+
+def _known(kind: type[EventDetail | NoticeSum], value: dict[str, Any]) -> dict[str, Any]:
+    names = {field.name for field in fields(kind)}
+    return {name: item for name, item in value.items() if name in names}

@@ -58,7 +58,7 @@ def summary(settings: Settings) -> dict[str, object]:
 def secret_values(settings: Settings) -> frozenset[str]:
     """Return every secret that is set, for telemetry.logs.redact_values. Never print the result."""
     urls = (settings.outbound.http_proxy.get_secret_value(), settings.store.url)
-    found = {password for url in urls for password in _passwords_in(url)}
+    found = {password for url in urls for password in passwords_in(url)}
     found |= {part for notice in settings.notices for part in _webhook_parts(notice.url.get_secret_value())}
     for one in settings_values(settings):
         if _WEBHOOK_URL.fullmatch(one.key):  # only its parts: other URLs begin as it does
@@ -76,7 +76,7 @@ def _webhook_parts(url: str) -> tuple[str, ...]:
         return ()
 
 
-def _passwords_in(url: str) -> Iterator[str]:
+def passwords_in(url: str) -> Iterator[str]:
     """Yield the passwords in a URL, before its host or in its query, both as written and unquoted."""
     try:
         parts = urlsplit(url)

@@ -1,11 +1,16 @@
 """The PEM files of the settings: certificate authorities for calls, certificate and key of the server listener."""
 
+import base64
 import hashlib
+import re
 import ssl
 from dataclasses import dataclass
 from pathlib import Path
 
-BEGIN, END = "-----BEGIN CERTIFICATE-----", "-----END CERTIFICATE-----"
+_CERTIFICATE = re.compile(
+    rb"^-----BEGIN ((?:TRUSTED |X509 )?CERTIFICATE)-----\s*$(.*?)^-----END \1-----", re.DOTALL | re.MULTILINE
+)
+"""All labels with which OpenSSL reads a certificate. Behind a trusted one, its DER has more that OpenSSL alone uses."""
 
 
 def read_authorities(path: str) -> ssl.SSLContext:
@@ -39,8 +44,10 @@ class CertificateFiles:
 
     def certificate(self) -> bytes:
         """Return the certificate itself, the first one of its file, as DER."""
-        text = _read(self.cert_file).decode("latin-1")
-        return ssl.PEM_cert_to_DER_cert(text[text.index(BEGIN) : text.index(END) + len(END)])
+        found = _CERTIFICATE.search(_read(self.cert_file))
+        if found is None:
+            raise ValueError(f"{self.cert_file} contains no certificate in PEM form")
+        return base64.b64decode(found[2])
 
     def load(self) -> ssl.SSLContext:
         """Return a server context for TLS 1.2 and newer."""

@@ -5,13 +5,14 @@ Events are inserted in the commit of their fact, which locks no row. A gateway m
 gateways send each notice once, and a kill loses none.
 """
 
-from collections import defaultdict
-from collections.abc import Mapping, Sequence
+import json
+from collections import Counter, defaultdict
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from hashlib import sha256
 from typing import Any, Final, NamedTuple
 
-from sqlalchemy import ColumnElement, Connection, and_, delete, exists, func, insert, or_, select, update
+from sqlalchemy import ColumnElement, Connection, Text, and_, cast, delete, exists, func, insert, or_, select, update
 
 from bridge.domain.instants import Instant, after
 from bridge.domain.notice_events import ANNOUNCED_FOR, CERTIFICATE, Condition
@@ -25,6 +26,7 @@ from bridge.domain.notices import (
     NoticeEvent,
     NoticeSum,
     collecting_until,
+    detail_from_json,
     from_json,
     is_due,
     next_slot,
@@ -38,6 +40,9 @@ from bridge.store.sql_helpers import insert_new
 
 GROUPED_AT_ONCE: Final = 1_000
 """Events that one commit groups, so that it stays short."""
+
+KNOWN_KINDS: Final = tuple(kind.value for kind in EventKind)
+"""Rows of other kinds are of a newer version of the gateway, which runs beside this one and sends them."""
 
 GROUP_KEY = (notices.c.target, notices.c.kind, notices.c.route)
 
@@ -80,12 +85,14 @@ def add_events(connection: Connection, now: int, events: Sequence[NoticeEvent]) 
 
 def group_events(connection: Connection, now: int) -> int:
     """Move up to GROUPED_AT_ONCE events into the groups of their targets; return how many were moved."""
-    oldest = select(notice_events).order_by(notice_events.c.id).limit(GROUPED_AT_ONCE)
+    known = select(notice_events).where(notice_events.c.kind.in_(KNOWN_KINDS))
+    oldest = known.order_by(notice_events.c.id).limit(GROUPED_AT_ONCE)
     rows = connection.execute(oldest.with_for_update(skip_locked=True)).all()
     found: defaultdict[GroupKey, list[EventDetail]] = defaultdict(list)
     for row in rows:
         for target in row.targets:
-            found[GroupKey(target, EventKind(row.kind), row.route)].append(EventDetail(**row.detail))
+            detail = detail_from_json(row.detail, row.happened_at)
+            found[GroupKey(target, EventKind(row.kind), row.route)].append(detail)
     for key in sorted(found):  # the order in which all writers lock groups
         _add_to_group(connection, Instant(now), key, found[key])
     if rows:
@@ -113,27 +120,35 @@ def _is(key: GroupKey) -> ColumnElement[bool]:
 class PendingNotices:
     """What waits: events that are not grouped, targets with a group that is due, and all events without a notice.
 
-    A ledger that is `paused` is a copy: another gateway sends what it has.
+    A ledger that is `paused` is a copy: another gateway sends what it has. `unreadable` are those of `events` that only
+    a newer version of the gateway can send.
     """
 
     paused: bool
     ungrouped: bool
     due: tuple[str, ...]
     events: int
+    unreadable: int
 
 
 def pending_notices(connection: Connection, now: int) -> PendingNotices:
     """Return what waits to be grouped and sent."""
-    ungrouped = connection.execute(select(func.coalesce(func.sum(notice_events.c.count), 0))).scalar_one()
+    of_kinds = select(notice_events.c.kind, func.sum(notice_events.c.count)).group_by(notice_events.c.kind)
+    ungrouped = {kind: int(count) for kind, count in connection.execute(of_kinds)}
     due: list[str] = []
-    events = int(ungrouped)
-    waiting = select(notices.c.target, notices.c.due_at, notices.c.collected, notices.c.sealed)
+    counts = Counter(ungrouped)
+    waiting = select(notices.c.target, notices.c.kind, notices.c.due_at, notices.c.collected, notices.c.sealed)
     for row in connection.execute(waiting.where(notices.c.due_at.is_not(None)).order_by(notices.c.due_at)):
-        events += _count_of(row.collected) + _count_of(row.sealed)
-        if is_due(row.due_at, Instant(now)) and row.target not in due:
+        counts[row.kind] += _count_of(row.collected) + _count_of(row.sealed)
+        if row.kind in KNOWN_KINDS and is_due(row.due_at, Instant(now)) and row.target not in due:
             due.append(row.target)
-    paused = paused_since(connection) is not None
-    return PendingNotices(paused=paused, ungrouped=bool(ungrouped), due=tuple(due), events=events)
+    return PendingNotices(
+        paused=paused_since(connection) is not None,
+        ungrouped=any(kind in KNOWN_KINDS for kind in ungrouped),
+        due=tuple(due),
+        events=counts.total(),
+        unreadable=sum(count for kind, count in counts.items() if kind not in KNOWN_KINDS),
+    )
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -158,7 +173,8 @@ def _claim(connection: Connection, now: Instant, target: str) -> ClaimedNotice |
     if slot_at is None or not is_due(state.due_at, now):
         return None
     free = or_(notices.c.lease_until.is_(None), _has_come(notices.c.lease_until, now))
-    due = select(notices).where(notices.c.target == target, _has_come(notices.c.due_at, now), free)
+    of_target = (notices.c.target == target, notices.c.kind.in_(KNOWN_KINDS))
+    due = select(notices).where(*of_target, _has_come(notices.c.due_at, now), free)
     row = connection.execute(due.order_by(notices.c.due_at).limit(1).with_for_update()).one_or_none()
     if row is None:
         return None
@@ -301,6 +317,59 @@ def end_conditions(connection: Connection, now: int, items: Sequence[Condition])
         if ended[item.subject] and item.event.targets:
             add_events(connection, now, (item.event,))
     return [ended.get(item.subject, False) for item in items]
+
+
+# -- forget ------------------------------------------------------------------------------------------------------
+
+
+def forget_build_in_notices(connection: Connection, build: str) -> None:
+    """Leave out what waiting notices list about a build, "{job_id}/{build_no}"; their counts stay."""
+
+    def forgotten(detail: dict[str, Any]) -> dict[str, Any] | None:
+        return None if f"{detail.get('job_id')}/{detail.get('build_no')}" == build else detail
+
+    _edit_details(connection, build.partition("/")[0], forgotten)
+
+
+def replace_in_notices(connection: Connection, old: str, new: str) -> int:
+    """Replace a text in what waiting notices list; return how many rows have changed."""
+
+    def replaced(detail: dict[str, Any]) -> dict[str, Any]:
+        return {**detail, "text": str(detail.get("text", "")).replace(old, new)}
+
+    return _edit_details(connection, old, replaced)
+
+
+def _edit_details(connection: Connection, part: str, edit: Callable[[dict[str, Any]], dict[str, Any] | None]) -> int:
+    """Edit the details of rows that contain `part`; None leaves one out. Groups are locked as all writers do."""
+    changed = 0
+    quoted = json.dumps(part)[1:-1]  # as the ledger has it in JSON
+    has_part = cast(notice_events.c.detail, Text).contains(quoted, autoescape=True)
+    events = select(notice_events.c.id, notice_events.c.detail).where(has_part).with_for_update()
+    for row in connection.execute(events.order_by(notice_events.c.id)).all():
+        edited = edit(row.detail)
+        if edited is None:
+            edited = {"at": row.detail["at"], "text": "", "count": row.detail.get("count", 1)}
+        if edited != row.detail:
+            of_row = notice_events.c.id == row.id
+            connection.execute(update(notice_events).where(of_row).values(detail=edited))
+            changed += 1
+    columns = (notices.c.collected, notices.c.sealed)
+    has_part = or_(*(cast(column, Text).contains(quoted, autoescape=True) for column in columns))
+    for row in connection.execute(select(notices).where(has_part).order_by(*GROUP_KEY).with_for_update()).all():
+        values = {name: _edited(total, edit) for name, total in (("collected", row.collected), ("sealed", row.sealed))}
+        if values != {"collected": row.collected, "sealed": row.sealed}:
+            connection.execute(update(notices).where(_is(GroupKey(row.target, row.kind, row.route))).values(values))
+            changed += 1
+    return changed
+
+
+def _edited(
+    total: dict[str, Any] | None, edit: Callable[[dict[str, Any]], dict[str, Any] | None]
+) -> dict[str, Any] | None:
+    if total is None:
+        return None
+    return {**total, "details": [each for each in map(edit, total["details"]) if each is not None]}
 
 
 # -- targets that are gone ---------------------------------------------------------------------------------------

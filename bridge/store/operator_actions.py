@@ -19,6 +19,7 @@ from bridge.store.archive.base import archived_entries
 from bridge.store.circuit_breakers import lock_breaker_row, wake_waiting
 from bridge.store.duplicates import build_key, requeued
 from bridge.store.job_order import ReconcileEnd, wake_first_waiting
+from bridge.store.notices import forget_build_in_notices, replace_in_notices
 from bridge.store.rejections import of_build_condition
 from bridge.store.retention import delete_rows_of_builds
 from bridge.store.row_mapping import to_breaker
@@ -229,6 +230,7 @@ def _forget_one(connection: sa.Connection, now: int, item: Forget) -> Forgotten:
     blobs = (*connection.execute(of_reports).scalars(), *connection.execute(of_rejections).scalars())
     connection.execute(sa.delete(rejections).where(of_build))
     delete_rows_of_builds(connection, (item.build_id,))
+    forget_build_in_notices(connection, contents.name)
     detail = f"{counted(contents.reports, 'report')}, {contents.undelivered} not delivered"
     _record(connection, now, item.actor, "forget", f"build {contents.name}", detail)
     return Forgotten(contents=contents, blobs=blobs, copies=copies)
@@ -300,7 +302,7 @@ def _forget_caller(connection: sa.Connection, name: str) -> int:
         if ids:
             connection.execute(sa.update(table).where(table.c.id.in_(ids)).values(values))
         changed += len(ids)
-    return changed
+    return changed + replace_in_notices(connection, f'"{name}"', f'"{FORGOTTEN}"')
 
 
 # -- routes ------------------------------------------------------------------------------------------------------

@@ -51,8 +51,10 @@ OTHER_METHOD: Final = "_OTHER"
 
 W3C: Final = TraceContextTextMapPropagator()
 
-QUIET_LOGGERS: Final = ("opentelemetry.sdk", "opentelemetry.exporter", "opentelemetry.trace")
-"""They log each batch that is lost, which `_Exporter` sums up, and each header of a caller that is not valid."""
+QUIET_LOGGERS: Final = {"opentelemetry": logging.CRITICAL, "urllib3": logging.WARNING}
+"""The first logs headers of the variables that it cannot read, each batch that is lost, which `_Exporter` sums up, and
+each header of a caller that is not valid; the second, at level "debug", the path and query of each export.
+"""
 
 MAX_SHOWN_CHARACTERS: Final = 512
 """Of what a caller sent: its path, its method and its User-Agent."""
@@ -64,8 +66,8 @@ class Tracer:
     """Makes spans and exports them. `close` exports those that wait."""
 
     def __init__(self, instance: str, exporter: SpanExporter | None = None) -> None:
-        for name in QUIET_LOGGERS:
-            logging.getLogger(name).setLevel(logging.CRITICAL)
+        for name, level in QUIET_LOGGERS.items():
+            logging.getLogger(name).setLevel(level)
         own = {SERVICE_NAME: "bridge", SERVICE_VERSION: __version__, SERVICE_INSTANCE_ID: instance}
         resource = Resource.create({**own, **OTELResourceDetector().detect().attributes})
         self._provider = TracerProvider(resource=resource, shutdown_on_exit=False)

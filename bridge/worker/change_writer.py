@@ -14,6 +14,7 @@ from bridge.store.engine.base import Database
 from bridge.store.fenced_writes import FencedChanges, write_if_fenced
 from bridge.store.leases import Release
 from bridge.store.retention import BodyRelease
+from bridge.worker.notice_faults import events_or_none
 
 LINGER_SECONDS: Final = 0.005
 """A write waits this long for calls of the same step to end: about as long as its commit takes."""
@@ -165,7 +166,8 @@ class ChangeWriter:
     def _events_of(self, changes: Sequence[Change]) -> tuple[NoticeEvent, ...]:
         if not self._subscriptions:
             return ()
-        return events_of_changes(self.build, changes, self._database.now(), self._subscriptions)
+        now = self._database.now()
+        return events_or_none(lambda: events_of_changes(self.build, changes, now, self._subscriptions))
 
     def _fenced(
         self,

@@ -15,6 +15,7 @@ from bridge.domain.notice_events import Block, events_of_block
 from bridge.domain.steps import UpstreamCall
 from bridge.errors import BridgeError, LeaseLost, LedgerRejectedWrite, Unavailable
 from bridge.store.leases import Claim, LeasedRow, Release, claim, due_routes, read_claimed, release
+from bridge.worker.notice_faults import events_or_none
 from bridge.worker.reconcile import BuildReconciler, CallExecutor, WorkerConfig
 
 MAX_RECONCILERS = 64
@@ -176,7 +177,7 @@ class Dispatcher:
             waiting_on=None,
             blocked_reason=reason,
             wakes_next=True,
-            notices=events_of_block(block, self._config().notices),
+            notices=events_or_none(lambda: events_of_block(block, self._config().notices)),
         )
         with suppress(BridgeError):  # if this fails, the lease expires and the build is due again
             await self._database.write(release, postponed)

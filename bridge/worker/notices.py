@@ -78,6 +78,7 @@ class NoticeSender:
     redact: Callable[[str], str]
     certificate: Callable[[], CertificateEnd | None] = lambda: None
     _sending: dict[str, asyncio.Task[None]] = field(default_factory=dict)  # by target
+    _has_unreadable: bool = False
     _next_at: dict[str, int] = field(default_factory=dict)  # by the steady clock, of work that is done now and then
 
     async def run(self, beat: Callable[[], None]) -> None:
@@ -105,6 +106,9 @@ class NoticeSender:
             return
         pending = await self.database.read(pending_notices, self.database.now())
         self.metrics.set_pending_notice_events(pending.events)
+        if pending.unreadable and not self._has_unreadable:
+            log.warning("notices_unreadable", events=pending.unreadable)
+        self._has_unreadable = bool(pending.unreadable)
         await self._group(pending)
         if pending.paused:
             return

@@ -60,6 +60,7 @@ from bridge.store.retention import BodyRelease
 from bridge.telemetry.traces import TRACE_ID
 from bridge.worker.build_log import LOGGED_HERE, log_blocked, log_changes, log_deliveries
 from bridge.worker.change_writer import NEED_IDS, ChangeWriter
+from bridge.worker.notice_faults import events_or_none
 from bridge.worker.own_faults import OwnFaults, credential_digest, unclaimed_routes
 from bridge.worker.request_rates import RequestRates
 
@@ -416,7 +417,7 @@ class BuildReconciler:
             blocked_reason=end.blocked_reason,
             is_quiet=end.blocked_reason is not None and is_quiet,
             wakes_next=wakes_next_build(self.build, end),
-            notices=events_of_block(self._block(end, is_quiet=is_quiet), self.config.notices),
+            notices=events_or_none(lambda: events_of_block(self._block(end, is_quiet=is_quiet), self.config.notices)),
         )
         bodies, delete = self._freed or (None, None)
         blobs = await self._writer.finish(released, bodies)

@@ -11,6 +11,7 @@ import structlog
 from bridge.app import tracing
 from bridge.sandbox.sandbox import DEFAULT_PROJECT_TOKEN, Sandbox
 from bridge.telemetry import logs
+from bridge.telemetry.redaction import Redactor
 from tests.support.collector import Collector
 from tests.support.ports import REFUSED_URL
 from tests.support.whole import JOB, JUNIT, build_of, running_gateway, until
@@ -240,3 +241,39 @@ async def test_the_headers_of_the_collector_are_redacted(collector, monkeypatch)
     assert tracer is not None
     await tracer.close()
     assert "canary-of-it" not in logs.redact_text("the key canary-of-it was rejected")
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "secrets"),
+    [
+        ("HEADERS", "canary without name", ["canary without name"]),
+        ("HEADERS", "x=y, canary-1-alone", ["canary-1-alone"]),
+        ("TRACES_HEADERS", "api-key=canary%2F2%3D", ["canary%2F2%3D", "canary/2="]),
+        ("HEADERS", "Authorization=Bearer%20canary-3", ["canary-3"]),
+        ("ENDPOINT", "http://127.0.0.1:1/canaryKey4/otlp?token=canary%205#x", ["canaryKey4", "canary%205", "canary 5"]),
+        ("TRACES_ENDPOINT", "http://someone:canary@127.0.0.1:1", ["canary"]),
+        ("TRACES_ENDPOINT", "http://canary-7@127.0.0.1:1", ["canary-7"]),
+    ],
+)
+def test_every_secret_of_the_variables_is_redacted(monkeypatch, name, text, secrets):
+    monkeypatch.setattr(logs, "_redactor", Redactor())
+    monkeypatch.setitem(__import__("sys").modules, "bridge.telemetry.otel", None)  # only the variables are read
+    environment = {"OTEL_EXPORTER_OTLP_ENDPOINT": REFUSED_URL, f"OTEL_EXPORTER_OTLP_{name}": text}
+    assert tracing.open_tracing("a", environment) is None
+    for secret in secrets:
+        assert "canary" not in logs.redact_text(f"the collector rejected {secret} today")
+    assert logs.redact_text("a Bearer of the otlp endpoint") == "a Bearer of the otlp endpoint"
+
+
+async def test_at_level_debug_the_sdk_and_its_exporter_log_no_secret(collector, monkeypatch, caplog):
+    endpoint = f"{collector.url}/canary1/?key=canary2"
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", endpoint)
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_HEADERS", "canary3")
+    with caplog.at_level("DEBUG"):
+        tracer = await asyncio.to_thread(tracing.open_tracing, "a")
+        assert tracer is not None
+        with tracer.part("part", {}):
+            pass
+        await tracer.close()
+    lines = [f"{record.name} {record.getMessage()}" for record in caplog.records if record.name != "aiohttp.access"]
+    assert not [line for line in lines if "canary" in line]

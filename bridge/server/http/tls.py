@@ -35,7 +35,7 @@ class Certificate:
     """The certificate of one listener, read from `source`, which must be valid at first (ValueError).
 
     `fault` is why the pair that the files contain now is not used, or None. `ends_at` is when the pair in use ends, or
-    None if that cannot be read, and `fingerprint` is its digest.
+    None if that cannot be read, and `fingerprint` is its digest, empty then.
     """
 
     def __init__(self, source: CertificateSource) -> None:
@@ -43,9 +43,7 @@ class Certificate:
         self._mark: bytes | None = source.mark()
         self._current = source.load()
         self.fault: str | None = None
-        self.ends_at: Instant | None = None
-        self.fingerprint = ""
-        self._note_end(source.certificate())
+        self.ends_at, self.fingerprint = self._read_end()
         # A listener never replaces its context; the SNI callback of each handshake switches to the current one.
         self.context = source.load()
         self.context.sni_callback = self._use_current
@@ -53,12 +51,12 @@ class Certificate:
     def _use_current(self, connection: ssl.SSLObject, _name: str | None, _context: ssl.SSLContext) -> None:
         connection.context = self._current
 
-    def _note_end(self, der: bytes) -> None:
-        self.fingerprint = sha256(der).hexdigest()[:32]
+    def _read_end(self) -> tuple[Instant | None, str]:
         try:
-            self.ends_at = certificate_end(der)
+            der = self._source.certificate()
+            return certificate_end(der), sha256(der).hexdigest()[:32]
         except ValueError:  # TLS may work all the same
-            self.ends_at = None
+            return None, ""
 
     async def watch(self, beat: Callable[[], None], clock: Clock, stopping: asyncio.Event) -> None:
         """Check the files until `stopping`."""
@@ -74,8 +72,9 @@ class Certificate:
             self._mark = await asyncio.to_thread(self._source.mark)
             if self._mark == known:
                 return
+            end = await asyncio.to_thread(self._read_end)
             self._current = await asyncio.to_thread(self._source.load)
-            self._note_end(await asyncio.to_thread(self._source.certificate))
+            self.ends_at, self.fingerprint = end
         except ValueError as error:
             fault = f"{error}. The former certificate stays in use. Put a valid pair there."
             if fault != self.fault:

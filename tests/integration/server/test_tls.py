@@ -16,7 +16,8 @@ from huaweicloudsdkcore.http.formdata import FormFile
 from huaweicloudsdkcore.http.http_config import HttpConfig
 
 from bridge.errors import SettingsError
-from bridge.server.http.tls import CHECK_INTERVAL_US
+from bridge.server.http.tls import CHECK_INTERVAL_US, Certificate
+from bridge.settings.tls_files import CertificateFiles
 from tests.support.fake_clock import START, FakeClock
 from tests.support.listener import PATIENCE_SECONDS, running
 from tests.support.upload_server import FORM, GOOD, form
@@ -180,6 +181,34 @@ async def test_a_renewed_certificate_is_shown_without_a_restart(gateway, files, 
     files.put("second")
 
     await comes(clock, lambda: shown(gateway, files, name=name), "second")
+
+
+@pytest.mark.parametrize("label", ["CERTIFICATE", "X509 CERTIFICATE", "TRUSTED CERTIFICATE"])
+async def test_every_label_of_a_certificate_is_read_at_the_start_and_later(tmp_path, files, clock, label):
+    def put(name):
+        files.put(name)
+        pem = files.cert.read_text().replace("BEGIN CERTIFICATE", f"BEGIN {label}")
+        files.cert.write_text("A comment.\n" + pem.replace("END CERTIFICATE", f"END {label}"))
+
+    put("first")
+    async with running(tmp_path, CALLERS, server=files.settings, clock=clock) as gateway:
+        certificate = gateway._certificate
+        first = certificate.fingerprint
+        assert first
+        assert certificate.ends_at
+        put("second")
+        await comes(clock, lambda: shown(gateway, files), "second")
+        await certificate.refresh()
+        assert certificate.fault is None
+        assert certificate.fingerprint not in {"", first}
+
+
+async def test_a_certificate_whose_end_cannot_be_read_is_used(files, monkeypatch):
+    monkeypatch.setattr(CertificateFiles, "certificate", lambda _files: b"unknown")
+    certificate = Certificate(CertificateFiles(cert_file=str(files.cert), key_file=str(files.key)))
+    files.put("second")
+    await certificate.refresh()
+    assert (certificate.fault, certificate.ends_at, certificate.fingerprint) == (None, None, "")
 
 
 async def test_a_bad_pair_keeps_the_old_one_and_is_said(gateway, files, http, clock):

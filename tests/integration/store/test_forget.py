@@ -8,10 +8,12 @@ from bridge.domain.build import DeliveryState, DeliveryTarget
 from bridge.domain.changes import AddAttempt, AddRun, set_delivery
 from bridge.domain.instants import Duration, Instant
 from bridge.domain.lifecycle.mirror import MirrorUploaded, after_upload
+from bridge.domain.notices import GROUP_WAIT, EventKind, NoticeEvent
 from bridge.domain.outcomes import NotSent
 from bridge.errors import NotFound, Unavailable
 from bridge.store import operator_actions
 from bridge.store.mirror import MirrorChanges, record_mirrored
+from bridge.store.notices import add_events, claim_notice, group_events
 from bridge.store.operator_actions import (
     FORGOTTEN,
     Actor,
@@ -24,7 +26,7 @@ from bridge.store.operator_actions import (
     forget_rejections,
     list_audit,
 )
-from bridge.store.schema import metadata, rejections, reports
+from bridge.store.schema import builds, metadata, notice_events, notices, rejections, reports
 from tests.support.builders import POLICY
 from tests.support.fake_clock import START
 from tests.support.ledger import LEASE_US, kept_refusal, named, report, upload
@@ -162,3 +164,54 @@ async def test_the_name_of_a_caller_goes_from_all_uploads_and_other_names_stay(l
     assert [tuple(row) for row in found] == [(FORGOTTEN, ""), ("iam:annabel", "192.0.2.1")]
     (rejected,) = await ledger.rows(select(rejections.c.caller, rejections.c.reason))
     assert tuple(rejected) == (FORGOTTEN, f'The caller "{FORGOTTEN}" may not do this.')
+
+
+def about(build_no, text="A report was given up.", kind=EventKind.DEAD_DELIVERY):
+    return NoticeEvent(kind=kind, route="", targets=("t",), text=text, job_id="a" * 32, build_no=build_no, count=2)
+
+
+async def note(database, *events):
+    await database.transact(lambda connection, now: add_events(connection, now, events))
+
+
+async def notice_rows(ledger):
+    events = await ledger.rows(select(notice_events.c.detail))
+    groups = await ledger.rows(select(notices.c.sealed, notices.c.collected))
+    return [value for row in (*events, *groups) for value in row if value is not None]
+
+
+async def fill_notices(database, clock, *events):
+    """Have events that are being sent, that are grouped, and that are not grouped yet."""
+    await note(database, *events)
+    await database.transact(group_events)
+    clock.advance(GROUP_WAIT)
+    claimed = await database.write(claim_notice, "t")
+    assert claimed is not None
+    await note(database, *events)
+    await database.transact(group_events)
+    await note(database, *events)
+
+
+async def test_notices_that_wait_do_not_name_a_forgotten_build_and_count_its_events(ledger, database, clock):
+    await ledger.accept_together(upload(report("a.xml"), build_no=1), upload(report("a.xml"), build_no=11))
+    await fill_notices(database, clock, about(1, "The gone build."), about(11, "The other build."))
+    (first,) = await ledger.rows(select(builds.c.id).where(builds.c.build_no == 1))
+    await database.write(forget, Forget(actor=ANN, build_id=first.id))
+    found = await notice_rows(ledger)
+    assert "gone" not in str(found)
+    assert str(found).count("The other build.") == 3
+    assert await database.transact(group_events) == 2
+    assert (await notice_rows(ledger))[0]["count"] == 4
+    assert (await notice_rows(ledger))[1]["count"] == 8
+    assert len((await notice_rows(ledger))[1]["details"]) == 2
+
+
+async def test_notices_that_wait_do_not_name_a_forgotten_caller(ledger, database, clock):
+    name = "iam:Änne 100%"
+    await fill_notices(database, clock, about(1, f'The caller "{name}" may not do this.'), about(2, 'Not "iam:Änne".'))
+    assert await database.write(forget_caller, name) == 2
+    assert await database.write(forget_caller, name) == 0
+    found = await notice_rows(ledger)
+    assert name not in str(found)
+    assert str(found).count(f'The caller "{FORGOTTEN}" may not do this.') == 3
+    assert str(found).count('Not "iam:Änne".') == 3

@@ -95,9 +95,12 @@ class Faulty(Outside):
 
 @pytest.mark.parametrize("backend", ["sqlite"], indirect=True)
 @pytest.mark.parametrize("fault", [ValueError("a bug"), LedgerRejectedWrite("no")], ids=["bug", "unwritable"])
+@pytest.mark.parametrize("notices_fail", [False, True])
 async def test_a_build_that_every_visit_falls_over_rests_and_says_so_until_one_gets_through(
-    database, clock, tmp_path, fault
+    database, clock, tmp_path, monkeypatch, fault, notices_fail
 ):
+    if notices_fail:
+        monkeypatch.setattr(dispatcher, "events_of_block", None)  # a call of it raises
     outside = Faulty(clock, fault)
     play = Play(database, clock, tmp_path, outside=outside)
     await play.ledger.accept(report(), job_id="b" * 32, build_no=1)

@@ -6,9 +6,10 @@ from contextlib import AsyncExitStack
 from dataclasses import replace
 
 import pytest
+import structlog
 from aiohttp import web
 from pydantic import SecretStr
-from sqlalchemy import func, select
+from sqlalchemy import func, insert, select
 
 from bridge.client.notices import BLOCKED, NoticeClient, NoticeSink
 from bridge.client.session import GuardedSession
@@ -450,6 +451,27 @@ async def test_events_are_dropped_after_a_day_if_no_target_is_left_at_all(databa
     assert await count_of(database, notice_events) == 0
     assert await count_of(database, notices) == 0
     assert figure(sender, "bridge_notice_events_dropped_total") == 2
+
+
+async def test_rows_of_a_newer_version_wait_for_it_and_delay_no_others(database, clock, sender, receiver):
+    later = {"at": clock.now(), "text": "Something new.", "severity": "high"}
+    event = {"happened_at": clock.now(), "kind": "later", "route": "", "targets": [TARGET], "count": 1, "detail": later}
+    group = {"target": TARGET, "kind": "later", "route": "", "due_at": clock.now(), "fencing_token": 0}
+    total = {"count": 2, "first_at": clock.now(), "last_at": clock.now(), "severity": "high", "details": [later]}
+    sealed = {**group, "kind": "stuck_run", "collected": None, "sealed": {**total, "key": "notice_1"}}
+
+    def insert_rows(connection, _now):
+        connection.execute(insert(notice_events), [event, {**event, "kind": "dead_delivery"}])
+        connection.execute(insert(notices), [{**group, "collected": total, "sealed": None}, sealed])
+
+    await database.transact(insert_rows)
+    await note(database, an_event())
+    with structlog.testing.capture_logs() as lines:
+        await work(sender, clock)
+    assert told(receiver) == 4
+    assert [line["events"] for line in lines if line["event"] == "notices_unreadable"] == [3]
+    assert figure(sender, "bridge_notice_events_pending") == 3
+    assert await count_of(database, notice_events) == 1
 
 
 async def test_a_target_that_is_put_back_within_a_day_gets_what_waited(database, clock, new_sender, receiver):

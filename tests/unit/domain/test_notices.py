@@ -108,15 +108,45 @@ def test_a_host_is_inside_if_the_settings_say_so(url, inside):
     assert is_inside(url, entries) is inside
 
 
-def test_the_keys_in_the_url_of_a_webhook_are_secret_and_its_words_are_not():
-    parts = secret_parts("https://hooks.slack.com/services/T012345678/B0123456789/AbCdEfGh12345678")
-    assert set(parts) == {"T012345678", "B0123456789", "AbCdEfGh12345678"}
-    assert "abc%2B12345678" in secret_parts("https://x.example/send?key=abc%2B12345678")
-    assert "abc+12345678" in secret_parts("https://x.example/send?key=abc%2B12345678")
-    hook = "0ca19c20-f040-494f-b3d2-1"
-    assert secret_parts(f"https://open.feishu.cn/open-apis/bot/v2/hook/{hook}") == (hook,)
-    assert secret_parts("https://chat.example/hooks/wordlike") == ("wordlike",)
-    assert secret_parts("https://qyapi.weixin.qq.com/cgi-bin/webhook/send?key=onlyletters") == ("onlyletters",)
+UUID = "0ca19c20-f040-494f-b3d2-1"
+LETTERS_26 = "qwertzuiopasdfghjklyxcvbnm"
+
+
+@pytest.mark.parametrize(
+    ("url", "keys"),
+    [
+        (
+            "https://hooks.slack.com/services/T012345678/B0123456789/AbCdEfGh12345678",
+            {"T012345678", "B0123456789", "AbCdEfGh12345678"},
+        ),
+        (f"https://open.feishu.cn/open-apis/bot/v2/hook/{UUID}", {UUID}),
+        (f"https://oapi.dingtalk.com/robot/send?access_token={'a1' * 32}", {"a1" * 32}),
+        (
+            f"https://oapi.dingtalk.com/robot/send?access_token={'a1' * 32}&timestamp=1700000000000&sign=q%2BzA4%3D",
+            {"a1" * 32, "q%2BzA4%3D", "q+zA4="},
+        ),
+        (f"https://qyapi.weixin.qq.com/cgi-bin/webhook/send?key={UUID}", {UUID}),
+        (
+            "https://discord.example/api/webhooks/123456789012345678/aB-cD_eFgH",
+            {"123456789012345678", "aB-cD_eFgH"},
+        ),
+        (f"https://n8n.example/webhook/{UUID}", {UUID}),
+        (f"https://n8n.example/webhook-test/{UUID}/", {UUID}),
+        (f"https://mattermost.example/hooks/{LETTERS_26}", {LETTERS_26}),
+        (f"https://mattermost.example/hooks/{LETTERS_26}?", {LETTERS_26}),
+        ("https://host.example/hook/SecretKeyAbc?wait=true", {"SecretKeyAbc"}),
+        ("https://host.example/hook?Secret1Key", {"Secret1Key"}),
+        ("https://host.example/hook/abc%2B12345678", {"abc%2B12345678", "abc+12345678"}),
+        ("https://host.example/send?key=abc%2B12345678", {"abc%2B12345678", "abc+12345678"}),
+        ("https://n8n.example/webhook/reports", set()),
+        ("https://n8n.example/webhook/reports/", set()),
+        ("https://n8n.example/webhook/Reports?channel=builds&wait=true&on=2026-01-02", set()),
+        ("https://n8n.example/webhook/test%20reports?topic=failed%20tests", set()),
+        ("https://n8n.example", set()),
+    ],
+)
+def test_what_looks_like_a_key_in_the_url_of_a_webhook_is_secret_and_plain_words_are_not(url, keys):
+    assert set(secret_parts(url)) == keys
 
 
 def test_titles_count():
