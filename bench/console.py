@@ -11,7 +11,7 @@ import tempfile
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 from statistics import median
 
@@ -93,6 +93,8 @@ PAGES = {
     "rejections of a route with none": "/rejections?route=none",
     "audit": "/audit",
     "audit, from the middle": "/audit?after=50000",
+    "tests, all jobs": "/tests",
+    "tests of a job": f"/tests?job_id={job_id(1)}",
     "events, the first": "/api/v1/events",
 }
 
@@ -100,13 +102,13 @@ PAGES = {
 @asynccontextmanager
 async def _console(database: SqliteDatabase, spool: DiskSpool) -> AsyncIterator[str]:
     """Serve an admin listener in this process, and yield its address."""
-    config = ServerConfig(  # type: ignore[call-arg]  # the pages use only these
-        **dict.fromkeys(("upload", "build_status", "webhook", "proxy", "resender", "codearts")),  # type: ignore[arg-type]
-        trusted_proxies=(),
-        access=AdminAccess(),
-        routes=tuple(Route(name=name) for name in ("shop", "pay", "docs")),
-        max_finalize_delay_us=0,
-    )
+    shown = {  # what the pages use; all else is None
+        "trusted_proxies": (),
+        "access": AdminAccess(),
+        "routes": tuple(Route(name=name) for name in ("shop", "pay", "docs")),
+        "max_finalize_delay_us": 0,
+    }
+    config = ServerConfig(**dict.fromkeys(field.name for field in fields(ServerConfig)) | shown)  # type: ignore[arg-type]
     app = admin_app(
         database=database,
         readiness=Readiness(database=database, spool=spool, min_free=1, clock=SystemClock()),
