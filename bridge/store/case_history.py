@@ -70,7 +70,9 @@ class _Build(NamedTuple):
 def recent_jobs(connection: Connection) -> list[RecentJob]:
     """Return the jobs of the newest builds, the newest first."""
     columns = (builds.c.id, builds.c.job_id, builds.c.build_no, builds.c.accepted_at)
-    of_codearts = builds.c.source == SOURCE  # the others have no number to sort by
+    # Builds of other sources have no number to sort by. Without `coalesce`, SQLite would read all CodeArts builds by
+    # the index of keys and sort them, instead of reading the newest ones by their ids.
+    of_codearts = func.coalesce(builds.c.source, "") == SOURCE
     newest = select(*columns).where(of_codearts).order_by(builds.c.id.desc()).limit(RECENT_BUILDS).subquery()
     found = (newest.c.job_id, func.count(), func.max(newest.c.build_no), func.max(newest.c.accepted_at))
     query = select(*found).group_by(newest.c.job_id).order_by(func.max(newest.c.id).desc()).limit(MAX_JOBS)

@@ -4,7 +4,7 @@ import pytest
 from sqlalchemy import event
 
 from bridge.domain.build import BuildState
-from bridge.store.case_history import job_digests
+from bridge.store.case_history import job_digests, recent_jobs
 from bridge.store.engine.sqlite_writer import sqlite_engine
 from bridge.store.leases import PollRequest, due_routes, request_poll
 from bridge.store.ledger import migrate
@@ -117,3 +117,19 @@ def test_the_tests_of_a_job_are_read_by_indexes_alone(connection):
     assert len(plans) == 3
     scans = ("SCAN reports", "SCAN report_cases", "SCAN builds")
     assert not [plan for plan in plans for scan in scans if scan in plan]
+
+
+def test_the_jobs_of_the_newest_builds_are_found_without_sorting_all_builds(connection):
+    plans = []
+
+    def explain(*event_arguments):
+        _, cursor, statement, parameters, _, _ = event_arguments
+        cursor.execute("EXPLAIN QUERY PLAN " + statement, parameters)
+        plans.append([row[-1] for row in cursor.fetchall()])
+
+    event.listen(connection, "before_cursor_execute", explain)
+    recent_jobs(connection)
+    (plan,) = plans
+    at = next(number for number, step in enumerate(plan) if "builds" in step)
+    assert plan[at] == "SCAN builds"  # by its ids, until there are enough
+    assert "TEMP B-TREE FOR ORDER BY" not in plan[at + 1]  # the jobs are sorted, not the builds
