@@ -210,6 +210,11 @@ class Bench:
                 f"  {contender.name:<14}{large:>7.0f} reports/s, {small:.0f} in small builds: {large / small:.2f} of it"
             )
 
+    @staticmethod
+    def _is_over(now: dict[str, Any], before: dict[str, Any], runs: int, reports: int) -> bool:
+        """Return whether all arrived: the run of a build of many uploads may be finalized before its last report."""
+        return now["runs"] - before["runs"] >= runs and now["stored"] - before["stored"] >= reports
+
     def _round(
         self, contender: Contender, reports_a_request: int, requests_a_build: int, builds: int, figure: Figures
     ) -> None:
@@ -231,11 +236,12 @@ class Bench:
         }
         builds_sent = builds_each * connections
         self._first_build += builds_sent
-        sent = run_client("load.py", request)
+        limit = WAIT_SECONDS if reports_a_request < SMALL[0] else LARGE_SECONDS
+        sent = run_client("load.py", request, seconds=limit)
         if sent["rejected"]:
             print(f"  {contender.name} rejected an upload: {sent['rejected'][:500]}")
-        deadline = time.perf_counter() + (WAIT_SECONDS if requests_a_build == 1 else LARGE_SECONDS)
-        while finalized(contender.upstream.port)["runs"] - before["runs"] < builds_sent:
+        deadline = time.perf_counter() + limit
+        while not self._is_over(finalized(contender.upstream.port), before, builds_sent, builds_sent * reports_a_build):
             if time.perf_counter() > deadline:
                 print(f"  {contender.name} did not finalize all runs: {finalized(contender.upstream.port)}")
                 break

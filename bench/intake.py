@@ -206,11 +206,14 @@ class Bench:
         return folder
 
 
-def run_client(script: str, request: dict[str, Any]) -> dict[str, Any]:
-    """Run a client process with `request` as JSON on its standard input, and return its output, parsed."""
+def run_client(script: str, request: dict[str, Any], *, seconds: float = CLIENT_SECONDS) -> dict[str, Any]:
+    """Run a client process with `request` as JSON on its standard input, and return its output, parsed.
+
+    Raise TimeoutExpired if it has not ended after `seconds`.
+    """
     command = [sys.executable, os.fspath(HERE / script)]
     finished = subprocess.run(
-        command, input=json.dumps(request).encode(), stdout=subprocess.PIPE, check=True, timeout=CLIENT_SECONDS
+        command, input=json.dumps(request).encode(), stdout=subprocess.PIPE, check=True, timeout=seconds
     )
     result: dict[str, Any] = json.loads(finished.stdout)
     return result
