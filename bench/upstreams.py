@@ -1,6 +1,7 @@
 """Stand-ins of TestNod, its storage and CodeArts in one process, as cheap as aiohttp allows.
 
-Every build has ended as soon as it is asked for; lists have the builds that a run was opened for.
+Every build has ended as soon as `GET /expect?reports=` of its reports are registered, one unless told otherwise: CI
+ends a build after its uploads. Lists have the builds that a run was opened for.
 `GET /finalized` returns how many runs were finalized with all their reports, and how many reports were stored.
 """
 
@@ -26,6 +27,8 @@ class Upstreams:
         self._ids = itertools.count(1)
         self._runs: dict[str, int] = {}
         self._numbers: defaultdict[str, list[int]] = defaultdict(list)  # of the builds of each job
+        self._registered: defaultdict[tuple[str, int], int] = defaultdict(int)  # by job and number
+        self._expected = 1
         self._stored: defaultdict[int, int] = defaultdict(int)
         self._finalized: set[str] = set()
         self._calls: defaultdict[str, int] = defaultdict(int)
@@ -36,6 +39,9 @@ class Upstreams:
         if path == "/finalized":
             counts = {"runs": len(self._finalized), "stored": sum(self._stored.values()), "calls": dict(self._calls)}
             return web.json_response(counts)
+        if path == "/expect":
+            self._expected = int(request.query["reports"])
+            return web.Response()
         body = await request.read()
         if self._delay:
             await asyncio.sleep(self._delay)
@@ -56,7 +62,10 @@ class Upstreams:
 
     def _codearts(self, name: str, path: str, query: Mapping[str, str]) -> web.Response:
         if name == "build-info":
-            return _json({"status": "success", "error": None, "result": {"building": False, "build_result": "SUCCESS"}})
+            _, _, job_id, number, _ = path.rsplit("/", 3)
+            is_building = not self._has_ended(job_id, int(number))
+            result = {"building": is_building, "build_result": None if is_building else "SUCCESS"}
+            return _json({"status": "success", "error": None, "result": result})
         if name == "record-info":
             record = {"status": "SUCCESS", "branch": "main", "commit": "0" * 40, "repo_name": "shop"}
             return _json({"status": "success", "result": record})
@@ -64,19 +73,28 @@ class Upstreams:
             return self._list_builds(path.split("/")[3], query)
         return _json({"error_message": "not here"}, 404)
 
+    def _has_ended(self, job_id: str, number: int) -> bool:
+        return self._registered[job_id, number] >= self._expected
+
     def _list_builds(self, job_id: str, query: Mapping[str, str]) -> web.Response:
         page, size = int(query["page_index"]), int(query["page_size"])
         numbers = self._numbers[job_id]
         shown = sorted(numbers, reverse=True)[page * size : (page + 1) * size]
-        builds = [{"number": number, "job_running_status": "Finished", "state": "SUCCESS"} for number in shown]
+        builds = [
+            {"number": number, "job_running_status": "Finished", "state": "SUCCESS"}
+            if self._has_ended(job_id, number)
+            else {"number": number, "job_running_status": "Running", "state": None}
+            for number in shown
+        ]
         result = {"total_page": str(-(-len(numbers) // size)), "page_index": str(page), "job_build_states": builds}
         return _json({"status": "success", "error": None, "result": result})
 
     def _register(self, body: bytes) -> web.Response:
         _, _, rest = body.partition(b'name="test_run[metadata][build_id]"\r\n\r\n')
         build_id = rest.partition(b"\r\n")[0].decode()
+        _, job_id, number = build_id.split("-")
+        self._registered[job_id, int(number)] += 1
         if build_id not in self._runs:
-            _, job_id, number = build_id.split("-")
             self._numbers[job_id].append(int(number))
         run = self._runs.setdefault(build_id, len(self._runs) + 1)
         upload = next(self._ids)
