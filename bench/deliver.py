@@ -33,7 +33,8 @@ from bridge.demo.postgres import PostgresServer
 
 SHAPES = {1: 300, 5: 200, 50: 20}  # reports a build: builds in a round
 QUICK_SHAPE, QUICK_PART = 5, 5  # with --quick only this shape, and a fifth of its builds
-SMALL, LARGE = (200, 1, 100), (200, 100, 1)  # reports a request, requests a build, builds: 20,000 reports each
+# Reports a request, requests a build, builds, connections: 20,000 reports each, sent as fast as one client can.
+SMALL, LARGE = (200, 1, 100, 1), (200, 100, 1, 1)
 WAIT_SECONDS = 120.0
 LARGE_SECONDS = 900.0
 POLL_SECONDS = 0.02
@@ -70,8 +71,14 @@ project_token = "{token}"
 tags = ["bench"]
 """
 COMMITS_IN_METRICS = re.compile(r"^bridge_(?:ledger_commit_writes|commit_group_size)_(count|sum) (\S+)$", re.MULTILINE)
-POLLING = 'initial_delay = "100ms"\nmin_interval = "100ms"\nrequests_per_minute = 600000\ngrace_period = "100ms"'
-POLLING_OF_OLD_COMMITS = 'first = "100ms"\nmin = "100ms"\nrate = 10000.0\nsettle = "100ms"'
+POLLING = """
+initial_delay = "100ms"
+min_interval = "100ms"
+max_interval = "1s"
+requests_per_minute = 600000
+grace_period = "100ms"
+"""
+POLLING_OF_OLD_COMMITS = 'first = "100ms"\nmin = "100ms"\nmax = "1s"\nrate = 10000.0\nsettle = "100ms"'
 
 
 @dataclass(kw_only=True, slots=True)
@@ -197,7 +204,7 @@ class Bench:
             for contender in self._contenders:
                 contender.resume()
                 figure = Figures() if number == 0 else figures[contender.name]  # the first round warms up
-                self._round(contender, reports_a_build, 1, builds, figure)
+                self._round(contender, reports_a_build, 1, builds, min(builds, CONNECTIONS), figure)
                 contender.pause()
         return figures
 
@@ -222,10 +229,15 @@ class Bench:
         return now["runs"] - before["runs"] >= runs and now["stored"] - before["stored"] >= reports
 
     def _round(
-        self, contender: Contender, reports_a_request: int, requests_a_build: int, builds: int, figure: Figures
+        self,
+        contender: Contender,
+        reports_a_request: int,
+        requests_a_build: int,
+        builds: int,
+        connections: int,
+        figure: Figures,
     ) -> None:
         reports_a_build = reports_a_request * requests_a_build
-        connections = min(builds, CONNECTIONS)
         builds_each = -(-builds // connections)
         before = finalized(contender.upstream.port)
         cpu_before, ledger_before = contender.server.cpu_by_process(), contender.counts()
