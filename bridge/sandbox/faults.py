@@ -222,6 +222,8 @@ class CallListener:
             except web.HTTPException as error:
                 call.status = error.status
                 raise
+            except ConnectionResetError:  # the caller was killed while it sent: a traceback would look like a bug
+                return web.Response()  # not sent: the connection is closed
             replaced = await self._respond(answer, request, response, CREATED.get(where, 200))
             call.status = None if answer.kind in (FaultKind.CUT, FaultKind.HANG) else replaced.status
             return replaced

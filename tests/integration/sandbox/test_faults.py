@@ -4,6 +4,7 @@ import asyncio
 
 import aiohttp
 import pytest
+from yarl import URL
 
 
 async def test_a_scripted_answer_replaces_the_work(testnod, sandbox):
@@ -75,3 +76,22 @@ async def test_calls_are_logged_without_tokens_or_presigned_queries(testnod, san
     assert "?" not in put.path
     assert put.headers["Content-Length"] == "12"
     assert sandbox.project_token not in repr((register, put))
+
+
+async def test_a_caller_that_is_gone_leaves_no_traceback(sandbox, caplog):
+    head = "POST /integrations/test_runs/upload HTTP/1.1\r\nHost: localhost\r\nContent-Length: 900\r\n"
+    content = "Content-Type: application/x-www-form-urlencoded\r\n\r\n"
+    url = URL(sandbox.testnod_url)
+    _, writer = await asyncio.open_connection(url.host, url.port)
+    writer.write((head + f"Project-Token: {sandbox.project_token}\r\n" + content).encode())
+    while not sandbox.state.calls.at("testnod.register"):  # noqa: ASYNC110  # the sandbox does not notify
+        await asyncio.sleep(0)
+    writer.transport.abort()
+    await _answered_later(url)
+    assert [record.getMessage() for record in caplog.records if record.exc_info] == []
+
+
+async def _answered_later(url):
+    """Return after a call that came later was answered, so that the earlier one has ended too."""
+    async with aiohttp.ClientSession() as session, session.get(url):
+        pass
