@@ -12,6 +12,7 @@ from bridge.app import tracing
 from bridge.sandbox.sandbox import DEFAULT_PROJECT_TOKEN, Sandbox
 from bridge.telemetry import logs
 from bridge.telemetry.redaction import Redactor
+from bridge.telemetry.traces import HttpRequest
 from tests.support.collector import Collector
 from tests.support.ports import REFUSED_URL
 from tests.support.whole import JOB, JUNIT, build_of, running_gateway, until
@@ -19,6 +20,18 @@ from tests.support.whole import JOB, JUNIT, build_of, running_gateway, until
 UPLOAD = "/v1/report/junit/report/upload"
 TRACE, PARENT = "0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331"
 VALID = f"00-{TRACE}-{PARENT}-01"
+REQUEST = HttpRequest(
+    method="POST",
+    route=UPLOAD,
+    path=UPLOAD,
+    scheme="http",
+    host="bridge.example",
+    port=8080,
+    client="10.0.0.1",
+    user_agent="curl/8.0",
+    traceparent=(VALID,),
+    tracestate=("a=1",),
+)
 
 
 @pytest.fixture
@@ -272,7 +285,7 @@ async def test_at_level_debug_the_sdk_and_its_exporter_log_no_secret(collector, 
     with caplog.at_level("DEBUG"):
         tracer = await asyncio.to_thread(tracing.open_tracing, "a")
         assert tracer is not None
-        with tracer.part("part", {}):
+        with tracer.request(REQUEST):
             pass
         await tracer.close()
     lines = [f"{record.name} {record.getMessage()}" for record in caplog.records if record.name != "aiohttp.access"]
