@@ -10,13 +10,13 @@ and checks, costs several times as much.
 import asyncio
 import logging
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, MutableMapping, Sequence
 from contextlib import AbstractContextManager, nullcontext, suppress
 from contextvars import Token
 from functools import lru_cache
 from time import time_ns
 from types import TracebackType
-from typing import Final, Self, TypeVar
+from typing import Final, Self, TypeVar, cast
 
 import structlog
 from opentelemetry import trace
@@ -24,7 +24,7 @@ from opentelemetry.attributes import BoundedAttributes
 from opentelemetry.context import Context
 from opentelemetry.sdk.resources import OTELResourceDetector, Resource
 from opentelemetry.sdk.trace import ReadableSpan, SpanLimits, TracerProvider
-from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExporter, SpanExportResult
+from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExporter
 from opentelemetry.sdk.trace.sampling import Decision
 from opentelemetry.sdk.util.instrumentation import InstrumentationScope
 from opentelemetry.semconv.attributes.client_attributes import CLIENT_ADDRESS
@@ -40,14 +40,14 @@ from opentelemetry.semconv.attributes.service_attributes import SERVICE_INSTANCE
 from opentelemetry.semconv.attributes.url_attributes import URL_FULL, URL_PATH, URL_SCHEME
 from opentelemetry.semconv.attributes.user_agent_attributes import USER_AGENT_ORIGINAL
 from opentelemetry.semconv.schemas import Schemas
-from opentelemetry.trace import Link, NonRecordingSpan, SpanContext, SpanKind, Status, StatusCode, TraceFlags
+from opentelemetry.trace import Link, NonRecordingSpan, SpanContext, SpanKind, TraceFlags
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 from opentelemetry.util.types import AttributeValue
 from yarl import URL
 
 from bridge import __version__
 from bridge.telemetry.logs import redact_text
-from bridge.telemetry.otlp import Exporter
+from bridge.telemetry.otlp import Exporter, SpanData
 from bridge.telemetry.traces import (
     MAX_LINKS,
     MAX_TRACESTATE_CHARACTERS,
@@ -67,7 +67,7 @@ OTHER_METHOD: Final = "_OTHER"
 W3C: Final = TraceContextTextMapPropagator()
 
 QUIET_LOGGERS: Final = {"opentelemetry": logging.CRITICAL, "urllib3": logging.WARNING}
-"""The first logs headers of the variables that it cannot read, each batch that is lost, which `_Exporter` sums up, and
+"""The first logs headers of the variables that it cannot read, each batch that is lost, which `Exporter` sums up, and
 each header of a caller that is not valid; the second, at level "debug", the path and query of each export.
 """
 
@@ -78,7 +78,6 @@ MOST_ATTRIBUTES: Final = 16
 """No span has more; a limit of the variables that allows so many needs no check."""
 
 FLAGS: Final = tuple(TraceFlags(flags) for flags in range(4))
-UNSET, ERROR = Status(), Status(StatusCode.ERROR)
 
 log = structlog.get_logger(__name__)
 
@@ -90,16 +89,16 @@ class Tracer:
         for name, level in QUIET_LOGGERS.items():
             logging.getLogger(name).setLevel(level)
         own = {SERVICE_NAME: "bridge", SERVICE_VERSION: __version__, SERVICE_INSTANCE_ID: instance}
-        self._resource = _HashedResource(Resource.create({**own, **OTELResourceDetector().detect().attributes}))
-        self._provider = TracerProvider(resource=self._resource, shutdown_on_exit=False)
+        resource = Resource.create({**own, **OTELResourceDetector().detect().attributes})
+        self._provider = TracerProvider(resource=resource, shutdown_on_exit=False)
         self._sampler, self._ids = self._provider.sampler, self._provider.id_generator
-        self._scope = InstrumentationScope("bridge", __version__, Schemas.V1_36_0.value)
+        scope = InstrumentationScope("bridge", __version__, Schemas.V1_36_0.value)
         limits = SpanLimits()
         self._max_links = MAX_LINKS if limits.max_links is None else min(limits.max_links, MAX_LINKS)
         self._max_attributes, self._max_characters = limits.max_span_attributes, limits.max_span_attribute_length
         is_few = self._max_attributes is not None and self._max_attributes < MOST_ATTRIBUTES
         self._is_limited = is_few or self._max_characters is not None
-        self._processor = BatchSpanProcessor(_Exporter(exporter or Exporter()))
+        self._processor = BatchSpanProcessor(Exporter(resource, scope, exporter))
         self._provider.add_span_processor(self._processor)
 
     async def close(self) -> None:
@@ -182,30 +181,18 @@ class Tracer:
         found = self._sampler.should_sample(within, trace_id, span.name, span.kind, span.attributes, span.links)
         if found.decision is Decision.RECORD_AND_SAMPLE:
             flags |= TraceFlags.SAMPLED
-            span.attributes |= found.attributes  # a sampler may add some
+            span.attributes.update(found.attributes)  # a sampler may add some
         span.parent = parent if parent.is_valid else None
         span.context = SpanContext(trace_id, self._ids.generate_span_id(), False, FLAGS[flags], found.trace_state)
         return span
 
     def export(self, span: "_Span") -> None:
         """Queue a span that has ended."""
-        attributes: Mapping[str, AttributeValue] = span.attributes
         if self._is_limited:
-            attributes = BoundedAttributes(self._max_attributes, attributes, max_value_len=self._max_characters)
-        ended = ReadableSpan(
-            name=span.name,
-            context=span.context,
-            parent=span.parent,
-            resource=self._resource,
-            attributes=attributes,
-            links=span.links,
-            kind=span.kind,
-            status=ERROR if span.is_error else UNSET,
-            start_time=span.started,
-            end_time=time_ns(),
-            instrumentation_scope=self._scope,
-        )
-        self._processor.on_end(ended)
+            attributes = BoundedAttributes(self._max_attributes, span.attributes, max_value_len=self._max_characters)
+            span.attributes = attributes
+        span.ended = time_ns()
+        self._processor.on_end(cast("ReadableSpan", span))  # of which it reads the context
 
     @staticmethod
     def context_text(context: SpanContext) -> str:
@@ -247,16 +234,15 @@ def _of_ledger(text: str) -> SpanContext | None:
     return found if found.is_valid else None
 
 
-class _Span:
+class _Span(SpanData):
     """A span that ends with its `with` block.
 
-    An HTTP status from `fails_from` on is an error: of a server 5xx, of a client 4xx too.
+    An HTTP status from 500 on is an error of a server; from 400 on it is one of a client.
     """
 
-    __slots__ = ("attributes", "context", "is_error", "kind", "links", "name", "parent", "started", "tracer")
+    __slots__ = ("tracer",)
 
-    context: SpanContext
-    parent: SpanContext | None
+    attributes: MutableMapping[str, AttributeValue]
 
     def __init__(
         self,
@@ -333,38 +319,3 @@ class _Within:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         TRACED.reset(self._token)
-
-
-class _HashedResource(Resource):
-    """A resource that keeps its hash: the encoder needs it for each span, and the SDK formats JSON for it."""
-
-    def __init__(self, resource: Resource) -> None:
-        super().__init__(resource.attributes, resource.schema_url)
-        self._hash = super().__hash__()
-
-    __eq__ = Resource.__eq__
-
-    def __hash__(self) -> int:
-        return self._hash
-
-
-class _Exporter(SpanExporter):
-    """Logs when the collector takes no spans any more, and when it takes them again."""
-
-    def __init__(self, inner: SpanExporter) -> None:
-        self._inner = inner
-        self._lost = 0
-
-    def export(self, spans: Sequence[ReadableSpan]) -> SpanExportResult:
-        result = self._inner.export(spans)
-        if result is not SpanExportResult.SUCCESS:
-            if not self._lost:
-                log.warning("trace_export_failed", reason="The collector did not take spans. They are dropped.")
-            self._lost += len(spans)
-        elif self._lost:
-            log.info("trace_export_recovered", lost=self._lost)
-            self._lost = 0
-        return result
-
-    def shutdown(self) -> None:
-        self._inner.shutdown()
