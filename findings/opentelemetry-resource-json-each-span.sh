@@ -4,9 +4,9 @@
 # A batch of 512 spans of one process is encoded for OTLP. All of them refer to the same Resource, which cannot change.
 #
 # Expected: what belongs to the process is read once for a batch. The format has it once, too: ResourceSpans.resource.
-# Seen: the encoder groups spans in a dict by their Resource, whose hash is not kept: `Resource.__hash__` formats all of its
-#       attributes as JSON, for each span (513 times for 512). That is a quarter of what encoding a span takes, and grows with
-#       OTEL_RESOURCE_ATTRIBUTES. A subclass that keeps the hash avoids it.
+# Seen: the encoder groups spans in a dict by their Resource, whose hash is not kept: `Resource.__hash__` formats all of
+#       its attributes as JSON, 513 times for 512 spans. That is a quarter of what encoding a span takes, and it grows
+#       with OTEL_RESOURCE_ATTRIBUTES. A subclass that keeps the hash avoids it.
 #
 # It fails if that changes.
 set -euo pipefail
