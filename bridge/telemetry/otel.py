@@ -16,14 +16,14 @@ from contextvars import Token
 from functools import lru_cache
 from time import time_ns
 from types import TracebackType
-from typing import Final, Self, TypeVar, cast
+from typing import Final, Self, TypeVar
 
 import structlog
 from opentelemetry import trace
 from opentelemetry.attributes import BoundedAttributes
 from opentelemetry.context import Context
 from opentelemetry.sdk.resources import OTELResourceDetector, Resource
-from opentelemetry.sdk.trace import ReadableSpan, SpanLimits, TracerProvider
+from opentelemetry.sdk.trace import SpanLimits, TracerProvider
 from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExporter
 from opentelemetry.sdk.trace.sampling import Decision
 from opentelemetry.sdk.util.instrumentation import InstrumentationScope
@@ -98,7 +98,8 @@ class Tracer:
         self._max_attributes, self._max_characters = limits.max_span_attributes, limits.max_span_attribute_length
         is_few = self._max_attributes is not None and self._max_attributes < MOST_ATTRIBUTES
         self._is_limited = is_few or self._max_characters is not None
-        self._processor = BatchSpanProcessor(Exporter(resource, scope, exporter))
+        self._exporter = Exporter(resource, scope, exporter)
+        self._processor = BatchSpanProcessor(self._exporter)
         self._provider.add_span_processor(self._processor)
 
     async def close(self) -> None:
@@ -192,7 +193,7 @@ class Tracer:
             attributes = BoundedAttributes(self._max_attributes, span.attributes, max_value_len=self._max_characters)
             span.attributes = attributes
         span.ended = time_ns()
-        self._processor.on_end(cast("ReadableSpan", span))  # of which it reads the context
+        self._processor.on_end(self._exporter.prepare(span))
 
     @staticmethod
     def context_text(context: SpanContext) -> str:

@@ -13,6 +13,7 @@ import structlog
 from opentelemetry.attributes import BoundedAttributes
 from opentelemetry.exporter.otlp.proto.common.trace_encoder import encode_spans
 from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
+from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 from opentelemetry.proto.common.v1.common_pb2 import AnyValue, KeyValue
 from opentelemetry.proto.trace.v1.trace_pb2 import Span as Message
 from opentelemetry.proto.trace.v1.trace_pb2 import SpanFlags
@@ -21,7 +22,7 @@ from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace import ReadableSpan
 from opentelemetry.sdk.trace.export import SpanExporter, SpanExportResult
 from opentelemetry.sdk.util.instrumentation import InstrumentationScope
-from opentelemetry.trace import Link, SpanContext, SpanKind, Status, StatusCode
+from opentelemetry.trace import Link, SpanContext, SpanKind, Status, StatusCode, TraceFlags
 from opentelemetry.util.types import AttributeValue
 
 KINDS: Final = {
@@ -52,6 +53,17 @@ class SpanData:
     ended: int
 
 
+class EncodedSpan:
+    """A span in the queue: its message. Thousands of objects that wait would not stay in the cache of the processor."""
+
+    __slots__ = ("data",)
+
+    context = SpanContext(1, 1, is_remote=False, trace_flags=TraceFlags(TraceFlags.SAMPLED))  # what the queue reads
+
+    def __init__(self, data: bytes) -> None:
+        self.data = data
+
+
 class Exporter(SpanExporter):
     """Sends spans with `inner`. Logs when the collector takes no spans any more, and when it takes them again."""
 
@@ -59,11 +71,28 @@ class Exporter(SpanExporter):
         self._resource = resource
         self._scope = scope
         self._inner = inner or OTLPSpanExporter()
+        client = getattr(self._inner, "_client", None)  # no public name: another version of the package may have none
+        self._send_bytes = getattr(client, "export", None)
+        self._head = encode_spans(
+            [ReadableSpan("", EncodedSpan.context, resource=resource, instrumentation_scope=scope)]
+        )
+        del self._head.resource_spans[0].scope_spans[0].spans[:]
         self._lost = 0
 
+    def prepare(self, span: SpanData) -> ReadableSpan:
+        """Return a span for the queue, as `export` takes it."""
+        if self._send_bytes is None:
+            return self.readable(span)
+        try:
+            data = _encode(span)
+        except (TypeError, ValueError):
+            encoded = encode_spans([self.readable(span)])
+            data = encoded.resource_spans[0].scope_spans[0].spans[0].SerializeToString()
+        return cast("ReadableSpan", EncodedSpan(data))
+
     def export(self, spans: Sequence[ReadableSpan]) -> SpanExportResult:
-        """Send spans, which are SpanData."""
-        result = self._send(cast("Sequence[SpanData]", spans))
+        """Send what `prepare` returned."""
+        result = self._send(spans)
         if result is not SpanExportResult.SUCCESS:
             if not self._lost:
                 log.warning("trace_export_failed", reason="The collector did not take spans. They are dropped.")
@@ -76,24 +105,19 @@ class Exporter(SpanExporter):
     def shutdown(self) -> None:
         self._inner.shutdown()
 
-    def _send(self, spans: Sequence[SpanData]) -> SpanExportResult:
-        try:  # `_client` is no public name, so another version of the package may have another one
-            is_sent = self._inner._client.export(self.encode(spans)).success  # type: ignore[attr-defined] # noqa: SLF001
-        except (AttributeError, TypeError):
-            return self._inner.export([self.readable(span) for span in spans])
-        return SpanExportResult.SUCCESS if is_sent else SpanExportResult.FAILURE
+    def _send(self, spans: Sequence[ReadableSpan]) -> SpanExportResult:
+        if self._send_bytes is None:
+            return self._inner.export(spans)
+        sent = self._send_bytes(self.request(cast("Sequence[EncodedSpan]", spans)))
+        return SpanExportResult.SUCCESS if getattr(sent, "success", False) else SpanExportResult.FAILURE
 
-    def encode(self, spans: Sequence[SpanData]) -> bytes:
+    def request(self, spans: Sequence[EncodedSpan]) -> bytes:
         """Return the request with these spans."""
-        request = encode_spans([self.readable(spans[0])])
-        encoded = request.resource_spans[0].scope_spans[0].spans
-        for span in spans[1:]:
-            message = encoded.add()
-            try:
-                _fill(message, span)
-            except (TypeError, ValueError):
-                found = encode_spans([self.readable(span)])
-                message.CopyFrom(found.resource_spans[0].scope_spans[0].spans[0])
+        request = ExportTraceServiceRequest()
+        request.CopyFrom(self._head)
+        messages = request.resource_spans[0].scope_spans[0].spans
+        for span in spans:
+            messages.add().MergeFromString(span.data)
         body: bytes = request.SerializeToString()
         return body
 
@@ -114,24 +138,24 @@ class Exporter(SpanExporter):
         )
 
 
-def _fill(message: Message, span: SpanData) -> None:
-    """Set the fields of a message; raise TypeError or ValueError for what few spans have, such as links."""
+def _encode(span: SpanData) -> bytes:
+    """Return the bytes of a span; raise TypeError or ValueError for what few spans have, such as links."""
     context, parent, attributes = span.context, span.parent, span.attributes
     if span.links or isinstance(attributes, BoundedAttributes):
         raise TypeError
-    pieces = [_attribute(key, value) for key, value in attributes.items()]
-    message.MergeFromString(b"".join([_named(span.name, span.kind, span.is_error), *pieces]))
-    message.trace_id = context.trace_id.to_bytes(16)
-    message.span_id = context.span_id.to_bytes(8)
-    message.start_time_unix_nano = span.started
-    message.end_time_unix_nano = span.ended
-    if parent is None:
-        message.flags = OF_LOCAL_PARENT
-    else:
+    message = Message(
+        trace_id=context.trace_id.to_bytes(16),
+        span_id=context.span_id.to_bytes(8),
+        start_time_unix_nano=span.started,
+        end_time_unix_nano=span.ended,
+        flags=OF_REMOTE_PARENT if parent is not None and parent.is_remote else OF_LOCAL_PARENT,
+    )
+    if parent is not None:
         message.parent_span_id = parent.span_id.to_bytes(8)
-        message.flags = OF_REMOTE_PARENT if parent.is_remote else OF_LOCAL_PARENT
     if context.trace_state:
         message.trace_state = context.trace_state.to_header()
+    pieces = [_attribute(key, value) for key, value in attributes.items()]
+    return b"".join([_named(span.name, span.kind, span.is_error), message.SerializeToString(), *pieces])
 
 
 @lru_cache(maxsize=256)

@@ -5,7 +5,6 @@ from typing import cast
 import pytest
 from opentelemetry.attributes import BoundedAttributes
 from opentelemetry.exporter.otlp.proto.common.trace_encoder import encode_spans
-from opentelemetry.exporter.otlp.proto.http import trace_exporter
 from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 from opentelemetry.sdk.resources import Resource
@@ -14,7 +13,7 @@ from opentelemetry.sdk.trace.export import SpanExportResult
 from opentelemetry.sdk.util.instrumentation import InstrumentationScope
 from opentelemetry.trace import Link, SpanContext, SpanKind, TraceFlags, TraceState
 
-from bridge.telemetry.otlp import Exporter, SpanData
+from bridge.telemetry.otlp import EncodedSpan, Exporter, SpanData
 from tests.support.ports import REFUSED_URL
 
 RESOURCE = Resource({"service.name": "bridge"}, "https://schema.example/1")
@@ -53,7 +52,11 @@ def new_exporter() -> Exporter:
 
 
 def export(exporter: Exporter) -> SpanExportResult:
-    return exporter.export(cast("list[ReadableSpan]", SPANS))
+    return exporter.export([exporter.prepare(each) for each in SPANS])
+
+
+def encoded(exporter: Exporter, spans: list[SpanData]) -> bytes:
+    return exporter.request([cast("EncodedSpan", exporter.prepare(each)) for each in spans])
 
 
 @pytest.mark.parametrize("turn", range(2), ids=("first", "from bytes that were kept"))
@@ -61,11 +64,11 @@ def test_they_are_what_the_package_makes_of_them(turn: int) -> None:
     exporter = new_exporter()
     for spans in (SPANS, SPANS[::-1], SPANS[:1], SPANS + SPANS):
         expected = encode_spans([exporter.readable(each) for each in spans])
-        assert ExportTraceServiceRequest.FromString(exporter.encode(spans)) == expected, turn
+        assert ExportTraceServiceRequest.FromString(encoded(exporter, spans)) == expected, turn
 
 
 def test_the_exporter_sends_what_was_encoded_here(monkeypatch: pytest.MonkeyPatch) -> None:
-    def encoded_by_the_package(_: object) -> None:
+    def export_by_the_package(_: object, __: object) -> None:
         raise AssertionError
 
     def submit(_: object, data: bytes, __: float) -> Accepted:
@@ -74,10 +77,10 @@ def test_the_exporter_sends_what_was_encoded_here(monkeypatch: pytest.MonkeyPatc
 
     sent: list[bytes] = []
     exporter = new_exporter()
-    monkeypatch.setattr(trace_exporter, "encode_spans", encoded_by_the_package)
+    monkeypatch.setattr(OTLPSpanExporter, "export", export_by_the_package)
     monkeypatch.setattr(type(exporter._inner._client), "_submit", submit)  # type: ignore[attr-defined]
     assert export(exporter) is SpanExportResult.SUCCESS
-    assert sent == [exporter.encode(SPANS)]
+    assert sent == [encoded(exporter, SPANS)]
 
 
 class Accepted:
@@ -98,8 +101,9 @@ def test_if_the_package_has_another_client_it_encodes_and_sends_itself(
         given.extend(spans)
         return SpanExportResult.SUCCESS
 
-    exporter = new_exporter()
     monkeypatch.setattr(OTLPSpanExporter, "export", export_by_the_package)
-    monkeypatch.setattr(exporter._inner, "_client", client)
+    inner = OTLPSpanExporter(endpoint=f"{REFUSED_URL}/v1/traces")
+    inner._client = client  # type: ignore[assignment]
+    exporter = Exporter(RESOURCE, SCOPE, inner)
     assert export(exporter) is SpanExportResult.SUCCESS
     assert encode_spans(given) == encode_spans([exporter.readable(each) for each in SPANS])
