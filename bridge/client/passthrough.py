@@ -94,6 +94,11 @@ class UpstreamConnection:
         """Return the value of Host: the upstream's name, with its port if that is not the default."""
         return self._host
 
+    @property
+    def origin(self) -> URL:
+        """Return scheme, host and port of the upstream."""
+        return self._url.origin()
+
     @asynccontextmanager
     async def exchange(self, request: ProxyRequest) -> AsyncIterator[ProxyResponse]:
         """Send a request and yield its response; the connection is reused if both were complete.

@@ -23,6 +23,11 @@ url=${BRIDGE_URL:-} token=${BRIDGE_TOKEN:-} token_file='' marker='' budget=300
 job=${JOB_ID:-} build=${INCREASENUM:-} node=${NODE_ID:-}
 branch=${codeBranch:-} commit=${COMMIT_ID:-} project=${PROJECT_ID:-} job_name=${JOB_NAME:-}
 complete='' dry_run='' never_fail=''
+# Of the trace that the build belongs to; curl would read a quote or a backslash as its own.
+traceparent=${TRACEPARENT:-} tracestate=${TRACESTATE:-}
+case $traceparent in *[!0-9a-f-]*) traceparent='' ;; esac
+case $tracestate in *[!0-9A-Za-z_,=@/:.+*~-]*) tracestate='' ;; esac
+if [ -z "$traceparent" ]; then tracestate=''; fi
 files_at_once=500
 newline='
 '
@@ -228,6 +233,8 @@ send() {
   {
     # In a file, because other users see the arguments of a command.
     if [ -n "$token" ]; then printf 'header = "X-Auth-Token: %s"\n' "$token"; fi
+    if [ -n "$traceparent" ]; then printf 'header = "traceparent: %s"\n' "$traceparent"; fi
+    if [ -n "$tracestate" ]; then printf 'header = "tracestate: %s"\n' "$tracestate"; fi
     if [ -s "$1" ]; then
       # Within quotes, curl reads a backslash as an escape, once in the file and once in the form.
       # A path from the root names its file only: folders of this machine mean nothing to others.

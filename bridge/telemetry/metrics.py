@@ -45,7 +45,7 @@ CALL_SECONDS = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300)  
 CLOSE_REASONS = ("header_timeout", "header_size", "write_timeout", "limit")
 UPSTREAMS = (TESTNOD, CODEARTS, ARCHIVE, MIRROR)
 RELOAD_RESULTS = ("success", "rejected")
-PROXY_UPSTREAMS = ("build", "check", "iam")
+PROXY_UPSTREAMS = ("build", "check", "iam", "none")  # none: the path has several readings
 PROXY_STATUSES = ("2xx", "3xx", "4xx", "5xx", "none")
 
 CALLS: dict[str, dict[str, UnionType]] = {

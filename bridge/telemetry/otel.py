@@ -1,26 +1,32 @@
 """The tracer of OpenTelemetry behind `telemetry/traces.py`, which imports this module only if traces are requested.
 
-Spans wait in a bounded queue; a thread of the SDK exports them with OTLP over HTTP. Names and attributes follow the
-semantic conventions for HTTP: https://opentelemetry.io/docs/specs/semconv/http/http-spans/. The SDK reads the other
-variables itself, such as OTEL_SERVICE_NAME, OTEL_TRACES_SAMPLER and OTEL_BSP_MAX_QUEUE_SIZE.
+Names and attributes follow the semantic conventions for HTTP:
+https://opentelemetry.io/docs/specs/semconv/http/http-spans/. The SDK decides what is sampled, and a thread of it
+exports spans that have ended from a bounded queue. It reads its variables itself, such as OTEL_SERVICE_NAME,
+OTEL_TRACES_SAMPLER and OTEL_BSP_MAX_QUEUE_SIZE. A span that has not ended is a `_Span`: one of the SDK, with its locks
+and checks, costs several times as much.
 """
 
 import asyncio
 import logging
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
+from collections.abc import Callable, Mapping, MutableMapping, Sequence
+from contextlib import AbstractContextManager, nullcontext, suppress
+from contextvars import Token
 from functools import lru_cache
+from time import time_ns
 from types import TracebackType
-from typing import Final, Self
+from typing import Final, Self, TypeVar
 
 import structlog
-from opentelemetry import context, trace
+from opentelemetry import trace
+from opentelemetry.attributes import BoundedAttributes
 from opentelemetry.context import Context
-from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
 from opentelemetry.sdk.resources import OTELResourceDetector, Resource
-from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
-from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExporter, SpanExportResult
+from opentelemetry.sdk.trace import SpanLimits, TracerProvider
+from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExporter
+from opentelemetry.sdk.trace.sampling import Decision
+from opentelemetry.sdk.util.instrumentation import InstrumentationScope
 from opentelemetry.semconv.attributes.client_attributes import CLIENT_ADDRESS
 from opentelemetry.semconv.attributes.error_attributes import ERROR_TYPE
 from opentelemetry.semconv.attributes.http_attributes import (
@@ -34,14 +40,23 @@ from opentelemetry.semconv.attributes.service_attributes import SERVICE_INSTANCE
 from opentelemetry.semconv.attributes.url_attributes import URL_FULL, URL_PATH, URL_SCHEME
 from opentelemetry.semconv.attributes.user_agent_attributes import USER_AGENT_ORIGINAL
 from opentelemetry.semconv.schemas import Schemas
-from opentelemetry.trace import Link, SpanKind, StatusCode
+from opentelemetry.trace import Link, NonRecordingSpan, SpanContext, SpanKind, TraceFlags
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 from opentelemetry.util.types import AttributeValue
 from yarl import URL
 
 from bridge import __version__
 from bridge.telemetry.logs import redact_text
-from bridge.telemetry.traces import MAX_LINKS, MAX_TRACESTATE_CHARACTERS, TRACED, HttpRequest, Traced
+from bridge.telemetry.otlp import Exporter, SpanData
+from bridge.telemetry.traces import (
+    MAX_LINKS,
+    MAX_TRACESTATE_CHARACTERS,
+    NO_SPAN,
+    TRACED,
+    HttpRequest,
+    Traced,
+    TraceSpan,
+)
 
 CLOSE_SECONDS: Final = 3.0
 """For the last export at the end of the gateway; a collector that is away must not delay the end."""
@@ -52,12 +67,17 @@ OTHER_METHOD: Final = "_OTHER"
 W3C: Final = TraceContextTextMapPropagator()
 
 QUIET_LOGGERS: Final = {"opentelemetry": logging.CRITICAL, "urllib3": logging.WARNING}
-"""The first logs headers of the variables that it cannot read, each batch that is lost, which `_Exporter` sums up, and
+"""The first logs headers of the variables that it cannot read, each batch that is lost, which `Exporter` sums up, and
 each header of a caller that is not valid; the second, at level "debug", the path and query of each export.
 """
 
 MAX_SHOWN_CHARACTERS: Final = 512
-"""Of what a caller sent: its path, its method and its User-Agent."""
+"""Of what a caller sent: its path, its method, its Host and its User-Agent."""
+
+MOST_ATTRIBUTES: Final = 16
+"""No span has more; a limit of the variables that allows so many needs no check."""
+
+FLAGS: Final = tuple(TraceFlags(flags) for flags in range(4))
 
 log = structlog.get_logger(__name__)
 
@@ -71,8 +91,16 @@ class Tracer:
         own = {SERVICE_NAME: "bridge", SERVICE_VERSION: __version__, SERVICE_INSTANCE_ID: instance}
         resource = Resource.create({**own, **OTELResourceDetector().detect().attributes})
         self._provider = TracerProvider(resource=resource, shutdown_on_exit=False)
-        self._provider.add_span_processor(BatchSpanProcessor(_Exporter(exporter or OTLPSpanExporter())))
-        self._tracer = self._provider.get_tracer("bridge", __version__, schema_url=Schemas.V1_36_0.value)
+        self._sampler, self._ids = self._provider.sampler, self._provider.id_generator
+        scope = InstrumentationScope("bridge", __version__, Schemas.V1_36_0.value)
+        limits = SpanLimits()
+        self._max_links = MAX_LINKS if limits.max_links is None else min(limits.max_links, MAX_LINKS)
+        self._max_attributes, self._max_characters = limits.max_span_attributes, limits.max_span_attribute_length
+        is_few = self._max_attributes is not None and self._max_attributes < MOST_ATTRIBUTES
+        self._is_limited = is_few or self._max_characters is not None
+        self._exporter = Exporter(resource, scope, exporter)
+        self._processor = BatchSpanProcessor(self._exporter)
+        self._provider.add_span_processor(self._processor)
 
     async def close(self) -> None:
         """Export what waits, for at most CLOSE_SECONDS, off the event loop."""
@@ -93,31 +121,21 @@ class Tracer:
 
     # -- spans ---------------------------------------------------------------------------------------------------
 
-    @contextmanager
-    def request(self, request: HttpRequest) -> Iterator["_Span"]:
+    def request(self, request: HttpRequest) -> "_RequestSpan":
         """Trace a request to the server: its span continues the trace of the caller, if that is valid."""
-        known = request.method in METHODS
-        method = request.method if known else OTHER_METHOD
-        attributes: dict[str, AttributeValue] = {
-            HTTP_REQUEST_METHOD: method,
-            URL_PATH: _shown(request.path),
-            URL_SCHEME: request.scheme,
-            SERVER_ADDRESS: request.host,
-            CLIENT_ADDRESS: request.client,
-        }
-        if not known:
-            attributes[HTTP_REQUEST_METHOD_ORIGINAL] = _shown(request.method)
+        method, attributes = _of_method(request.method)
+        attributes[URL_PATH] = _shown(request.path)
+        attributes[URL_SCHEME] = request.scheme
+        attributes[SERVER_ADDRESS] = _shown(request.host)
+        attributes[CLIENT_ADDRESS] = request.client
         if request.port is not None:
             attributes[SERVER_PORT] = request.port
         if request.route:
             attributes[HTTP_ROUTE] = request.route
         if request.user_agent:
             attributes[USER_AGENT_ORIGINAL] = _shown(request.user_agent)
-        name = f"{method if known else 'HTTP'} {request.route}".rstrip()
-        parent = _of_headers(request.traceparent, request.tracestate)
-        started = self._tracer.start_span(name, parent, SpanKind.SERVER, attributes)
-        with self._within(trace.set_span_in_context(started), Traced(tracer=self)), _Span(started) as span:
-            yield span
+        span = _RequestSpan(self, _name(method, request.route), SpanKind.SERVER, attributes)
+        return self._begun(span, _of_headers(request.traceparent, request.tracestate))
 
     def resumed(
         self, parent: str | None, attributes: Callable[[], Mapping[str, str | int]], links: Sequence[str] = ()
@@ -129,49 +147,70 @@ class Tracer:
         found = None if parent is None else _of_ledger(parent)
         if found is None:
             return nullcontext()
-        return self._within(found, Traced(tracer=self, attributes=attributes, links=links))
+        return _Within(Traced(tracer=self, context=found, attributes=attributes, links=links))
 
-    @staticmethod
-    @contextmanager
-    def _within(current: Context, traced: Traced) -> Iterator[None]:
-        token, attached = TRACED.set(traced), context.attach(current)
-        try:
-            yield
-        finally:
-            context.detach(attached)
-            TRACED.reset(token)
+    def part(self, traced: Traced, name: str, attributes: Mapping[str, str | int]) -> TraceSpan:
+        """Return a span of an operation within a request, which is sampled if that is."""
+        parent = traced.context
+        if not parent.trace_flags & TraceFlags.SAMPLED:
+            return NO_SPAN
+        span = _Span(self, name, SpanKind.INTERNAL, dict(attributes))
+        span.parent = parent
+        span.context = SpanContext(
+            parent.trace_id, self._ids.generate_span_id(), False, parent.trace_flags, parent.trace_state
+        )
+        return span
 
-    def part(self, name: str, attributes: Mapping[str, str | int]) -> "_Span":
-        """Return a span of an operation within the gateway."""
-        return _Span(self._tracer.start_span(name, None, SpanKind.INTERNAL, dict(attributes)))
-
-    def call(self, traced: Traced, method: str, url: URL, template: str) -> "_Span":
+    def call(self, traced: Traced, method: str, url: URL, template: str) -> TraceSpan:
         """Return a span of a request to an upstream."""
-        attributes: dict[str, AttributeValue] = {
-            **traced.attributes(),
-            HTTP_REQUEST_METHOD: method,
-            SERVER_ADDRESS: url.host or "",
-            SERVER_PORT: url.port or 0,
-            URL_FULL: f"{url.scheme}://{url.host_port_subcomponent}{redact_text(url.raw_path)}",
-        }
-        links = [Link(found) for found in map(_span_context, traced.links[:MAX_LINKS]) if found is not None]
-        name = f"{method} {template}".rstrip()
-        return _Span(self._tracer.start_span(name, None, SpanKind.CLIENT, attributes, links), fails_from=400)
+        method, attributes = _of_method(method)
+        attributes |= traced.attributes()
+        attributes[SERVER_ADDRESS] = url.host or ""
+        attributes[SERVER_PORT] = url.port or 0
+        attributes[URL_FULL] = f"{url.scheme}://{url.host_port_subcomponent}{_shown(url.raw_path)}"
+        links = [Link(found) for found in map(_of_ledger, traced.links[: self._max_links]) if found is not None]
+        span = _Span(self, _name(method, template), SpanKind.CLIENT, attributes, links)
+        self._begun(span, trace.set_span_in_context(NonRecordingSpan(traced.context), Context()))
+        return span if span.context.trace_flags & TraceFlags.SAMPLED else NO_SPAN
+
+    def _begun(self, span: "_SpanT", within: Context) -> "_SpanT":
+        """Return a span with its context, in which the sampler's decision is a flag."""
+        parent = trace.get_current_span(within).get_span_context()
+        trace_id, flags = parent.trace_id, parent.trace_flags & TraceFlags.RANDOM_TRACE_ID
+        if not parent.is_valid:
+            trace_id, flags = self._ids.generate_trace_id(), TraceFlags.RANDOM_TRACE_ID
+        found = self._sampler.should_sample(within, trace_id, span.name, span.kind, span.attributes, span.links)
+        if found.decision is Decision.RECORD_AND_SAMPLE:
+            flags |= TraceFlags.SAMPLED
+            span.attributes.update(found.attributes)  # a sampler may add some
+        span.parent = parent if parent.is_valid else None
+        span.context = SpanContext(trace_id, self._ids.generate_span_id(), False, FLAGS[flags], found.trace_state)
+        return span
+
+    def export(self, span: "_Span") -> None:
+        """Queue a span that has ended."""
+        if self._is_limited:
+            attributes = BoundedAttributes(self._max_attributes, span.attributes, max_value_len=self._max_characters)
+            span.attributes = attributes
+        span.ended = time_ns()
+        self._processor.on_end(self._exporter.prepare(span))
 
     @staticmethod
-    def context() -> str | None:
-        """Return the context of the current span for the ledger."""
-        found = trace.get_current_span().get_span_context()
-        if not found.is_valid:
-            return None
-        traceparent = f"00-{found.trace_id:032x}-{found.span_id:016x}-{found.trace_flags:02x}"
-        return f"{traceparent} {found.trace_state.to_header()}".rstrip()
+    def context_text(context: SpanContext) -> str:
+        """Return a context for the ledger."""
+        traceparent = f"00-{context.trace_id:032x}-{context.span_id:016x}-{context.trace_flags:02x}"
+        return f"{traceparent} {context.trace_state.to_header()}".rstrip()
 
-    @staticmethod
-    def trace_id() -> str | None:
-        """Return the id of the current trace."""
-        found = trace.get_current_span().get_span_context()
-        return format(found.trace_id, "032x") if found.is_valid else None
+
+def _of_method(method: str) -> tuple[str, dict[str, AttributeValue]]:
+    """Return the method for a span's name, and its attributes: callers may send any word."""
+    if method in METHODS:
+        return method, {HTTP_REQUEST_METHOD: method}
+    return "HTTP", {HTTP_REQUEST_METHOD: OTHER_METHOD, HTTP_REQUEST_METHOD_ORIGINAL: _shown(method)}
+
+
+def _name(method: str, route: str) -> str:
+    return f"{method} {route}" if route else method
 
 
 def _shown(text: str) -> str:
@@ -190,28 +229,37 @@ def _of_headers(traceparent: Sequence[str], tracestate: Sequence[str]) -> Contex
 
 
 @lru_cache(maxsize=1024)  # each call of a report needs it, and a build needs those of all
-def _of_ledger(text: str) -> Context | None:
+def _of_ledger(text: str) -> SpanContext | None:
     traceparent, _, tracestate = text.partition(" ")
-    found = _of_headers([traceparent], [tracestate] if tracestate else [])
-    return found if trace.get_current_span(found).get_span_context().is_valid else None
+    found = trace.get_current_span(_of_headers([traceparent], [tracestate] if tracestate else [])).get_span_context()
+    return found if found.is_valid else None
 
 
-def _span_context(text: str) -> trace.SpanContext | None:
-    found = _of_ledger(text)
-    return None if found is None else trace.get_current_span(found).get_span_context()
-
-
-class _Span:
+class _Span(SpanData):
     """A span that ends with its `with` block.
 
-    An HTTP status from `fails_from` on is an error: of a server 5xx, of a client 4xx too.
+    An HTTP status from 500 on is an error of a server; from 400 on it is one of a client.
     """
 
-    __slots__ = ("_fails_from", "_span")
+    __slots__ = ("tracer",)
 
-    def __init__(self, span: trace.Span, *, fails_from: int = 500) -> None:
-        self._span = span
-        self._fails_from = fails_from
+    attributes: MutableMapping[str, AttributeValue]
+
+    def __init__(
+        self,
+        tracer: Tracer,
+        name: str,
+        kind: SpanKind,
+        attributes: dict[str, AttributeValue],
+        links: Sequence[Link] = (),
+    ) -> None:
+        self.tracer = tracer
+        self.name = name
+        self.kind = kind
+        self.attributes = attributes
+        self.links = links
+        self.is_error = False
+        self.started = time_ns()
 
     def __enter__(self) -> Self:
         return self
@@ -221,35 +269,54 @@ class _Span:
     ) -> None:
         if kind is not None:  # its text is left out: it may contain what the caller sent
             self.fail(kind.__qualname__)
-        self._span.end()
+        if self.context.trace_flags & TraceFlags.SAMPLED:
+            self.tracer.export(self)
 
     def set_status(self, status: int) -> None:
-        self._span.set_attribute(HTTP_RESPONSE_STATUS_CODE, status)
-        if status >= self._fails_from:
+        self.attributes[HTTP_RESPONSE_STATUS_CODE] = status
+        if status >= (500 if self.kind is SpanKind.SERVER else 400):
             self.fail(str(status))
 
     def fail(self, error_type: str) -> None:
-        self._span.set_attribute(ERROR_TYPE, error_type)
-        self._span.set_status(StatusCode.ERROR)
+        self.attributes[ERROR_TYPE] = error_type
+        self.is_error = True
 
 
-class _Exporter(SpanExporter):
-    """Logs when the collector takes no spans any more, and when it takes them again."""
+class _RequestSpan(_Span):
+    """The span of a request to the server; what is done inside its block belongs to it."""
 
-    def __init__(self, inner: SpanExporter) -> None:
-        self._inner = inner
-        self._lost = 0
+    __slots__ = ("_token",)
 
-    def export(self, spans: Sequence[ReadableSpan]) -> SpanExportResult:
-        result = self._inner.export(spans)
-        if result is not SpanExportResult.SUCCESS:
-            if not self._lost:
-                log.warning("trace_export_failed", reason="The collector did not take spans. They are dropped.")
-            self._lost += len(spans)
-        elif self._lost:
-            log.info("trace_export_recovered", lost=self._lost)
-            self._lost = 0
-        return result
+    _token: Token[Traced | None]
 
-    def shutdown(self) -> None:
-        self._inner.shutdown()
+    def __enter__(self) -> Self:
+        self._token = TRACED.set(Traced(tracer=self.tracer, context=self.context))
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        TRACED.reset(self._token)
+        super().__exit__(kind, error, traceback)
+
+
+_SpanT = TypeVar("_SpanT", bound=_Span)
+
+
+class _Within:
+    """Sets what is traced for a block."""
+
+    __slots__ = ("_token", "_traced")
+
+    _token: Token[Traced | None]
+
+    def __init__(self, traced: Traced) -> None:
+        self._traced = traced
+
+    def __enter__(self) -> None:
+        self._token = TRACED.set(self._traced)
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        TRACED.reset(self._token)

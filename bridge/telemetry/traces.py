@@ -7,13 +7,14 @@ itself is in `telemetry/otel.py`, which `app/tracing.py` imports if the variable
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from contextvars import ContextVar
-from dataclasses import dataclass
 from types import TracebackType
-from typing import TYPE_CHECKING, Final, Protocol, Self
+from typing import TYPE_CHECKING, Final, NamedTuple, Protocol, Self
 
 from yarl import URL
 
 if TYPE_CHECKING:
+    from opentelemetry.trace import SpanContext
+
     from bridge.telemetry.otel import Tracer
 
 MAX_TRACESTATE_CHARACTERS: Final = 512
@@ -60,8 +61,7 @@ class _NoSpan:
 NO_SPAN: Final = _NoSpan()
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class HttpRequest:
+class HttpRequest(NamedTuple):
     """A request to the server listener as its span shows it."""
 
     method: str
@@ -76,11 +76,11 @@ class HttpRequest:
     tracestate: Sequence[str]
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Traced:
-    """What this task works on while it is traced: attributes and links of the calls that it makes."""
+class Traced(NamedTuple):
+    """What this task works on while it is traced: the parent, attributes and links of the spans that it makes."""
 
     tracer: "Tracer"
+    context: "SpanContext"
     attributes: Callable[[], Mapping[str, str | int]] = dict
     links: Sequence[str] = ()  # trace contexts
 
@@ -91,7 +91,7 @@ TRACED: ContextVar[Traced | None] = ContextVar("traced", default=None)
 def span(name: str, attributes: Mapping[str, str | int] | None = None) -> AbstractContextManager[TraceSpan]:
     """Return a span for a part of the work of this task."""
     traced = TRACED.get()
-    return NO_SPAN if traced is None else traced.tracer.part(name, attributes or {})
+    return NO_SPAN if traced is None else traced.tracer.part(traced, name, attributes or {})
 
 
 def call_span(method: str, url: URL, template: str = "") -> AbstractContextManager[TraceSpan]:
@@ -103,13 +103,21 @@ def call_span(method: str, url: URL, template: str = "") -> AbstractContextManag
     return NO_SPAN if traced is None else traced.tracer.call(traced, method, url, template)
 
 
+def forward_span(method: str, origin: URL, path: str) -> AbstractContextManager[TraceSpan]:
+    """Return a span for a request of a caller that is forwarded to `path` of an upstream."""
+    traced = TRACED.get()
+    if traced is None:
+        return NO_SPAN
+    return traced.tracer.call(traced, method, origin.with_path(path, encoded=True), "")
+
+
 def trace_context() -> str | None:
     """Return the context of the current span for the ledger: traceparent and tracestate of W3C, in one text."""
     traced = TRACED.get()
-    return None if traced is None else traced.tracer.context()
+    return None if traced is None else traced.tracer.context_text(traced.context)
 
 
 def trace_id() -> str | None:
     """Return the id of the current trace, as lower-case hexadecimal digits."""
     traced = TRACED.get()
-    return None if traced is None else traced.tracer.trace_id()
+    return None if traced is None else format(traced.context.trace_id, "032x")

@@ -770,3 +770,59 @@ async def test_a_proxy_of_the_environment_is_used_and_its_exceptions_too(
     assert (through.code, direct.code) == (0, 0)
     assert seen[0] == "Basic dXNAZXI6cGFzcw== /v1/report/junit/report/upload"
     assert len(seen) == 2
+
+
+# -- traces ------------------------------------------------------------------------------------------------------------
+
+TRACEPARENT = f"00-{'a' * 32}-{'1' * 16}-01"
+LATER = f"cc-{'b' * 32}-{'2' * 16}-01-more"
+
+
+async def test_the_trace_of_the_build_is_sent_with_its_reports(workspace: Workspace) -> None:
+    async def sent(**variables: str) -> tuple[str | None, str | None]:
+        workspace.environ |= {"TRACEPARENT": "", "TRACESTATE": ""} | variables
+        async with trace_headers() as (url, headers):
+            assert (await workspace.run("a.xml", url=url)).code == 0
+        return headers[0]
+
+    workspace.add("a.xml")
+    assert await sent() == (None, None)
+    assert await sent(TRACEPARENT=TRACEPARENT) == (TRACEPARENT, None)
+    assert await sent(TRACEPARENT=f" {LATER}\n", TRACESTATE="v=1, w=2") == (LATER, "v=1, w=2")
+    assert await sent(TRACEPARENT=TRACEPARENT, TRACESTATE="v=\r\nX-Evil: 1") == (TRACEPARENT, None)
+    assert await sent(TRACEPARENT=TRACEPARENT, TRACESTATE="v=" + 511 * "x") == (TRACEPARENT, None)
+    for wrong in ("x", TRACEPARENT.upper(), f"{TRACEPARENT}\r\nX-Evil: 1", f"{TRACEPARENT} ü", f"{TRACEPARENT}x"):
+        assert await sent(TRACEPARENT=wrong, TRACESTATE="v=1") == (None, None)
+
+
+async def test_what_an_earlier_run_has_kept_is_sent_with_the_trace_of_that_run(workspace: Workspace) -> None:
+    kept = ("--spool", "kept", "--time-budget")
+    workspace.add("a.xml")
+    for name, traceparent in (("a.xml", TRACEPARENT), ("b.xml", "")):
+        workspace.add(name)
+        workspace.environ |= {"TRACEPARENT": traceparent, "TRACESTATE": "v=1" if traceparent else ""}
+        assert (await workspace.run(name, *kept, "0.1s", url=REFUSED_URL)).code == 3
+    workspace.environ |= {"TRACEPARENT": LATER, "TRACESTATE": ""}
+    workspace.add("c.xml")
+    async with trace_headers() as (url, headers):
+        assert (await workspace.run("c.xml", *kept, "60s", url=url)).code == 0
+    assert sorted(headers[:2], key=str) == sorted([(TRACEPARENT, "v=1"), (None, None)], key=str)
+    assert headers[2:] == [(LATER, None)]
+
+
+@asynccontextmanager
+async def trace_headers() -> AsyncIterator[tuple[str, list[tuple[str | None, str | None]]]]:
+    """Run a server that accepts every upload; yield its URL, and traceparent and tracestate of each upload."""
+    found: list[tuple[str | None, str | None]] = []
+
+    async def respond(request: web.Request) -> web.StreamResponse:
+        await request.read()
+        assert "X-Evil" not in request.headers
+        if request.method == "POST":
+            found.append((request.headers.get("traceparent"), request.headers.get("tracestate")))
+        if request.headers["Accept"] == "text/plain":
+            return web.Response(text="success: 1 report\n")
+        return web.json_response({"status": "success", "result": "1 report", "error": None})
+
+    async with listener(respond) as url:
+        yield url, found

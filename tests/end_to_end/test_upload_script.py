@@ -14,7 +14,18 @@ from aiohttp import web
 from bridge.commands.upload.files import Exclusions, find_files, split_arguments
 from bridge.commands.upload.usual_places import find_in_usual_places
 from bridge.server.app import read_upload_script
-from tests.end_to_end.test_upload_command import JOB_ID, REPORT, TOKEN, Ended, Workspace, listener, names, passed_on
+from tests.end_to_end.test_upload_command import (
+    JOB_ID,
+    REPORT,
+    TOKEN,
+    TRACEPARENT,
+    Ended,
+    Workspace,
+    listener,
+    names,
+    passed_on,
+    trace_headers,
+)
 from tests.support.ports import REFUSED_URL
 from tests.support.processes import GatewayProcess
 
@@ -253,3 +264,20 @@ def test_the_script_is_clean_for_the_shell_and_for_shellcheck(step: Step) -> Non
     if shellcheck is None:
         pytest.skip("shellcheck is not installed.")
     subprocess.run([shellcheck, "-s", "sh", step.folder / "upload.sh"], check=True)
+
+
+@SHELLS
+async def test_the_trace_of_the_build_is_sent_with_its_reports(shell: tuple[str, ...], step: Step) -> None:
+    async def sent(traceparent: str, tracestate: str = "") -> tuple[str | None, str | None]:
+        step.environ |= {"TRACEPARENT": traceparent, "TRACESTATE": tracestate}
+        async with trace_headers() as (url, headers):
+            ended = await step.run("a.xml", shell=shell, url=url)
+        assert ended.code == 0, ended
+        return headers[0]
+
+    step.add("a.xml")
+    assert await sent("") == (None, None)
+    assert await sent("", "v=1") == (None, None)
+    assert await sent(TRACEPARENT, "v=1,k@w=a/b:c") == (TRACEPARENT, "v=1,k@w=a/b:c")
+    assert await sent(TRACEPARENT, 'v=1"\nheader = "X-Evil: 1') == (TRACEPARENT, None)
+    assert await sent(f'{TRACEPARENT}"\nheader = "X-Evil: 1', "v=1") == (None, None)

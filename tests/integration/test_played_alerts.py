@@ -1,6 +1,7 @@
 """Situations played with a real gateway: the alert for each fires on what /metrics shows, and no other does."""
 
 import asyncio
+import re
 import sqlite3
 from contextlib import asynccontextmanager, closing
 from dataclasses import replace
@@ -16,6 +17,7 @@ from bridge.domain.instants import SECOND
 from bridge.errors import SettingsError
 from bridge.sandbox.sandbox import Sandbox
 from bridge.settings import load
+from bridge.worker.cleanup import Cleanup
 from tests.support.processes import toml, until
 from tests.support.promtool import assert_firing, needs_promtool, series_of
 from tests.support.quick_settings import quick_settings
@@ -55,10 +57,17 @@ async def running(tmp_path, settings):
         yield gateway
 
 
+COUNTER = re.compile(r"\w+_(?:total|count|sum|bucket)\{")
+
+
 async def scrape(gateway):
+    """Return the page of metrics. Its counters exist from the start: no alert would see an increase in a later one."""
     async with aiohttp.ClientSession() as http, http.get(f"{gateway.admin_url}/metrics") as answer:
         assert answer.status == 200
-        return await answer.text()
+        page = await answer.text()
+    counters = {series for series in series_of(page) if COUNTER.match(series)}
+    assert counters == gateway.__dict__.setdefault("first_counters", counters)
+    return page
 
 
 async def shown(gateway, name, **labels):
@@ -222,18 +231,21 @@ async def test_calls_that_codearts_throttles(tmp_path, settings, sandbox):
         await until_shown(gateway, "bridge_codearts_throttled_total", positive)
         throttled = await scrape(gateway)
     # The counters of a busy minute, and then so much more each minute.
-    pages = [(0, before), *((10 + minute, times(throttled, before, minute + 1)) for minute in range(50))]
+    pages = [(0, before), *((10 + minute, times(throttled, before, minute + 1, OF_CODEARTS)) for minute in range(50))]
     # Before half an hour is over, in which perhaps nothing was delivered.
     assert_firing(tmp_path, [page for page in pages if page[0] <= 36], ("BridgeCodeArtsThrottles",), at=36)
 
 
-def times(page, before, factor):
-    """Return a page whose counters of CodeArts have grown `factor` times as much as from `before` to `page`."""
+OF_CODEARTS = ("bridge_codearts_throttled_total", "bridge_upstream_requests_total")
+
+
+def times(page, before, factor, names):
+    """Return a page whose counters of these names have grown `factor` times as much as from `before` to `page`."""
     start = {line.rpartition(" ")[0]: line.rpartition(" ")[2] for line in before.splitlines() if line[:1] != "#"}
     lines = []
     for line in page.splitlines():
         name, _, value = line.rpartition(" ")
-        if name.startswith(("bridge_codearts_throttled_total", "bridge_upstream_requests_total")):
+        if name.startswith(names):
             value = float(start[name]) + factor * (float(value) - float(start[name]))
         lines.append(f"{name} {value}" if name[:1] != "#" else line)
     return "\n".join(lines)
@@ -296,3 +308,84 @@ async def test_a_build_without_reports_that_codearts_calls_failed(tmp_path, sett
         await until_shown(gateway, "bridge_builds_result_mismatch", positive, kind="no_failed_test", route="all")
         differs = await scrape(gateway)
     assert_firing(tmp_path, [(0, before), (THEN, differs)], ("BridgeResultMismatch",), at=THEN + 12)
+
+
+async def test_a_gateway_that_has_ended_until_it_runs_again(tmp_path, settings):
+    async with running(tmp_path, settings) as gateway:
+        before = await scrape(gateway)
+        url = f"{gateway.admin_url}/metrics"
+    async with aiohttp.ClientSession() as http:
+        with pytest.raises(aiohttp.ClientConnectionError):
+            await http.get(url)
+    async with running(tmp_path, settings) as gateway:
+        again = await scrape(gateway)
+    pages = [(0, before), (THEN, None)]
+    assert_firing(tmp_path, pages, (), at=THEN + 1)  # a restart takes less than two minutes
+    assert_firing(tmp_path, pages, ("BridgeAway",), at=THEN + 3)
+    assert_firing(tmp_path, [*pages, (THEN + 10, again)], (), at=THEN + 11)
+
+
+async def test_uploads_that_are_answered_with_503_until_there_is_space(tmp_path, settings, free_bytes):
+    settings["store"] |= {"min_free_space": "1 GiB"}
+    path = f"/v1/report/junit/report/upload?job_id={JOB}&build_no=1"
+    async with running(tmp_path, settings) as gateway, aiohttp.ClientSession() as http:
+        pages = [(0, await scrape(gateway))]
+        free_bytes["bytes"] = GIB // 2
+        await until_shown(gateway, "bridge_ready", lambda ready: ready == 0)
+        for minute in range(9):
+            async with http.post(f"{gateway.server_url}{path}") as answer:
+                assert answer.status == 503
+            pages.append((THEN + minute, await scrape(gateway)))
+        free_bytes["bytes"] = 64 * GIB
+        await until_shown(gateway, "bridge_ready", lambda ready: ready == 1)
+        after = await scrape(gateway)
+    assert_firing(tmp_path, pages, ("BridgeNotReady",), at=THEN + 3)
+    fires = ("BridgeDiskFillsUp", "BridgeNotReady", "BridgeRejectsUploads")
+    assert_firing(tmp_path, pages, fires, at=THEN + 8)
+    assert_firing(tmp_path, [*pages, (THEN + 9, after)], (), at=THEN + 15)
+
+
+async def test_a_task_that_hangs_until_it_goes_on(tmp_path, settings, monkeypatch):
+    run, begun, goes_on = Cleanup.run, asyncio.Event(), asyncio.Event()
+
+    async def hang(self, beat):
+        begun.set()
+        await goes_on.wait()
+        await run(self, beat)
+
+    monkeypatch.setattr(Cleanup, "run", hang)
+    async with running(tmp_path, settings) as gateway:
+        before = await scrape(gateway)
+        await begun.wait()
+        (task,) = [task for task in gateway.supervisor.tasks if task.name == "cleanup"]
+        task.beat_at -= 400 * SECOND  # saves the test the wait
+        hangs = await scrape(gateway)
+        goes_on.set()
+        await until_shown(gateway, "bridge_task_heartbeat_age_seconds", lambda age: age < 300, task="cleanup")
+        after = await scrape(gateway)
+    pages = [(0, before), (THEN, hangs)]
+    assert_firing(tmp_path, pages, (), at=THEN + 4)
+    assert_firing(tmp_path, pages, ("BridgeTaskHangs",), at=THEN + 6)
+    assert_firing(tmp_path, [*pages, (THEN + 10, after)], (), at=THEN + 11)
+
+
+async def test_runs_that_are_finalized_late(tmp_path, settings, sandbox):
+    answer = {"status": 503, "body": ""}
+    sandbox.state.faults.at_random("testnod.finalize", rate=1, answer=answer, seed=1)
+    async with running(tmp_path, settings) as gateway:
+        before = await scrape(gateway)
+        sandbox.state.builds.start(JOB, 1, at=sandbox.state.micros())
+        await upload(gateway)
+        sandbox.state.builds.end(JOB, 1, at=sandbox.state.micros())
+        await until_shown(gateway, "bridge_circuit_open_seconds", positive, upstream="testnod")
+    await age(tmp_path, "builds", "ended_at", 400)
+    sandbox.state.faults.clear()
+    async with running(tmp_path, settings) as gateway:
+        await until_shown(gateway, "bridge_finalize_lag_seconds_count", positive)
+        late = await scrape(gateway)
+    # One late run, and then another one every ten minutes.
+    pages = [(0, before)]
+    pages += [(THEN + 10 * n, times(late, before, n + 1, "bridge_finalize_lag_seconds")) for n in range(10)]
+    assert_firing(tmp_path, pages[:6], (), at=THEN + 58)
+    assert_firing(tmp_path, pages, ("BridgeFinalizesLate",), at=THEN + 90)
+    assert_firing(tmp_path, [(0, before), (60, late)], (), at=LATER)  # a single one fires nothing

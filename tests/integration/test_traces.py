@@ -12,6 +12,7 @@ from bridge.app import tracing
 from bridge.sandbox.sandbox import DEFAULT_PROJECT_TOKEN, Sandbox
 from bridge.telemetry import logs
 from bridge.telemetry.redaction import Redactor
+from bridge.telemetry.traces import HttpRequest
 from tests.support.collector import Collector
 from tests.support.ports import REFUSED_URL
 from tests.support.whole import JOB, JUNIT, build_of, running_gateway, until
@@ -19,6 +20,18 @@ from tests.support.whole import JOB, JUNIT, build_of, running_gateway, until
 UPLOAD = "/v1/report/junit/report/upload"
 TRACE, PARENT = "0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331"
 VALID = f"00-{TRACE}-{PARENT}-01"
+REQUEST = HttpRequest(
+    method="POST",
+    route=UPLOAD,
+    path=UPLOAD,
+    scheme="http",
+    host="bridge.example",
+    port=8080,
+    client="10.0.0.1",
+    user_agent="curl/8.0",
+    traceparent=(VALID,),
+    tracestate=("a=1",),
+)
 
 
 @pytest.fixture
@@ -272,8 +285,51 @@ async def test_at_level_debug_the_sdk_and_its_exporter_log_no_secret(collector, 
     with caplog.at_level("DEBUG"):
         tracer = await asyncio.to_thread(tracing.open_tracing, "a")
         assert tracer is not None
-        with tracer.part("part", {}):
+        with tracer.request(REQUEST):
             pass
         await tracer.close()
     lines = [f"{record.name} {record.getMessage()}" for record in caplog.records if record.name != "aiohttp.access"]
     assert not [line for line in lines if "canary" in line]
+
+
+async def test_a_forwarded_call_is_a_span_below_that_of_the_request_and_keeps_the_traceparent_of_its_caller(
+    tmp_path, sandbox, collector
+):
+    secret = "canary-in-a-query"
+    path = f"/v1/job/{JOB}/1/build-info"
+    sandbox.state.builds.start(JOB, 1, at=sandbox.state.micros())
+    tables = f'[codearts]\nendpoint = "{sandbox.codearts_url}"'
+    async with running_gateway(tmp_path, sandbox, tables) as gateway, aiohttp.ClientSession() as http:
+        headers = {"traceparent": VALID, "tracestate": "a=1", "X-Auth-Token": "any"}
+        for others in (headers, {"X-Auth-Token": "any"}):
+            async with http.get(f"{gateway.server_url}{path}?x={secret}", headers=others) as answer:
+                assert answer.status == 200, await answer.text()
+        async with http.get(f"{gateway.server_url}/v1/job/{JOB}/none/build-info", headers=headers) as answer:
+            assert answer.status >= 400
+        await until(lambda: len([span for span in collector.spans if span.kind == "CLIENT"]) == 3)
+        await until(lambda: len([span for span in collector.spans if span.kind == "SERVER"]) == 3)
+        calls = {(span.trace_id == TRACE, span.is_error): span for span in collector.spans if span.kind == "CLIENT"}
+        forwarded, failed = calls[True, False], calls[True, True]
+        assert (False, False) in calls  # without a traceparent, in a trace of its own
+        (request,) = [span for span in collector.spans if span.span_id == forwarded.parent]
+        assert (request.kind, request.parent, forwarded.name) == ("SERVER", PARENT, "GET")
+        assert (forwarded.trace_id, forwarded.trace_state) == (TRACE, "a=1")
+        assert forwarded.attributes["url.full"] == f"{sandbox.codearts_url}{path}"
+        assert (forwarded.attributes["http.response.status_code"], forwarded.is_error) == (200, False)
+        assert (failed.is_error, failed.attributes["error.type"]) == (True, str(answer.status))
+        arrived = [call.headers for call in sandbox.state.calls.at("codearts.build_info")]
+        sent = [{name.lower(): value for name, value in headers.items()}.get("traceparent") for headers in arrived]
+        assert sent[:2] == [VALID, None]
+        assert not [body for body in collector.bodies if secret.encode() in body]
+
+
+async def test_a_forwarded_call_without_an_answer_is_a_failed_span(tmp_path, sandbox, collector):
+    tables = f'[codearts]\nendpoint = "{REFUSED_URL}"'
+    async with running_gateway(tmp_path, sandbox, tables) as gateway, aiohttp.ClientSession() as http:
+        async with http.get(f"{gateway.server_url}/v1/job/{JOB}/1/build-info") as answer:
+            assert answer.status == 502
+        await until(lambda: len(collector.spans) >= 2)
+    (call,) = [span for span in collector.spans if span.kind == "CLIENT"]
+    (request,) = [span for span in collector.spans if span.kind == "SERVER"]
+    assert (call.attributes["error.type"], call.is_error) == ("BadGateway", True)
+    assert (request.attributes["http.response.status_code"], call.parent) == (502, request.span_id)

@@ -41,13 +41,16 @@ def series_of(text: str) -> dict[str, float]:
     return found
 
 
-def assert_firing(folder: Path, scrapes: Sequence[tuple[int, str]], alerts: Collection[str], *, at: int) -> None:
+def assert_firing(folder: Path, scrapes: Sequence[tuple[int, str | None]], alerts: Collection[str], *, at: int) -> None:
     """Fail unless exactly these alerts fire `at` minutes after the first scrape.
 
-    `scrapes` are pages of metrics, each with the minute from which on every scrape returns it.
+    `scrapes` are pages of metrics, each with the minute from which on every scrape returns it, and None if it fails.
     """
     now = time.time()  # promtool begins at 0
-    pages = [(minute, series_of(text) | {f"up{{{LABELS}}}": 1.0}) for minute, text in scrapes]
+    up = f"up{{{LABELS}}}"
+    pages = [
+        (minute, {up: 0.0} if text is None else series_of(text) | {up: 1.0}) for minute, text in scrapes if minute <= at
+    ]
     ends = [minute for minute, _ in pages[1:]] + [at + 1]
     inputs = []
     for series in sorted({name for _, page in pages for name in page}):
@@ -56,7 +59,9 @@ def assert_firing(folder: Path, scrapes: Sequence[tuple[int, str]], alerts: Coll
             value = page.get(series)
             if value is not None and "_timestamp_seconds{" in series and value:
                 value -= now
-            values += ["_" if value is None else repr(value)] * (end - begin)
+            # Prometheus ends all series of a target whose scrape fails.
+            missing = ["stale", *["_"] * (end - begin - 1)]
+            values += missing if value is None else [repr(value)] * (end - begin)
         inputs.append({"series": series, "values": " ".join(values)})
     case = {
         "interval": "1m",

@@ -124,6 +124,13 @@ def test_each_metric_has_its_row_and_no_other():
     assert sorted(SERIES_ENDS.sub("", name) for name in rows) == sorted(metric_names())
 
 
+def test_the_row_of_each_metric_has_its_labels():
+    rows = re.findall(r"(?m)^\| `(bridge_\w+)(?:\{([\w,]+)\})?`", OPERATE)
+    listed = {SERIES_ENDS.sub("", name): tuple(labels.split(",")) if labels else () for name, labels in rows}
+    metrics = Metrics()._registry._collector_to_names  # the library offers no labels otherwise
+    assert listed == {SERIES_ENDS.sub("", metric._name): metric._labelnames for metric in metrics}
+
+
 def test_each_log_event_is_explained_and_no_other():
     code = "\n".join(text_of(path) for path in CODE.rglob("*.py"))
     logged = set(re.findall(r'\b_?log\.(?:debug|info|warning|error|exception)\(\s*"(\w+)"', code))

@@ -4,6 +4,7 @@ import gzip
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from tempfile import SpooledTemporaryFile
 from typing import BinaryIO, Final, Protocol, cast
 from urllib.parse import quote
@@ -55,6 +56,7 @@ class Batch:
     complete: bool = False
     entry: Entry | None = field(default=None, compare=False)
     earlier: bool = False  # of an earlier run
+    trace_headers: Mapping[str, str] = field(default_factory=dict)  # of the trace of its build, if that has one
 
     @property
     def build(self) -> tuple[str, str]:
@@ -68,7 +70,13 @@ class Batch:
         return {**self.parameters, **complete, "detail": "files"}
 
 
-def batches_of(parameters: Mapping[str, str], parts: Sequence[Part], *, complete: bool) -> list[Batch]:
+def batches_of(
+    parameters: Mapping[str, str],
+    parts: Sequence[Part],
+    *,
+    complete: bool,
+    trace_headers: Mapping[str, str] | None = None,
+) -> list[Batch]:
     """Return batches within the limits of a request.
 
     If a complete build needs several, a last one without files states that it is complete, and goes after the others.
@@ -82,9 +90,10 @@ def batches_of(parameters: Mapping[str, str], parts: Sequence[Part], *, complete
         groups[-1].append(part)
         size += part.size
     alone = complete and len(groups) == 1
-    batches = [Batch(parameters=parameters, parts=group, complete=alone) for group in groups]
+    one = partial(Batch, parameters=parameters, trace_headers=trace_headers or {})
+    batches = [one(parts=group, complete=alone) for group in groups]
     if not batches or (complete and not alone):
-        batches.append(Batch(parameters=parameters, parts=(), complete=complete))
+        batches.append(one(parts=(), complete=complete))
     return batches
 
 

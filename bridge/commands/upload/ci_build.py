@@ -7,7 +7,7 @@ id: theirs is a digest of the pipeline's name, so every build of a pipeline has 
 import re
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta, timezone
 from hashlib import sha256
 from typing import Final
@@ -26,6 +26,8 @@ _BUILD_NO: Final = re.compile(r"[1-9][0-9]{0,8}", re.ASCII)
 _NODE_ID: Final = re.compile(r"[0-9A-Za-z-]{1,32}", re.ASCII)
 _UNEXPANDED: Final = re.compile(r"\$\{[^}]*\}|^\$\w+$")
 _TIMESTAMP: Final = re.compile(r"[0-9]{14}", re.ASCII)
+_TRACEPARENT: Final = re.compile(r"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}(?:-[!-~]{0,200})?", re.ASCII)
+_TRACESTATE: Final = re.compile(r"[ -~]{1,512}", re.ASCII)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -41,6 +43,7 @@ class CiBuild:
     job_name: str = ""
     started_at: float | None = None  # seconds since 1970
     ci: str = ""  # whose variables were read
+    trace_headers: Mapping[str, str] = field(default_factory=dict)  # of the trace that the build belongs to
 
     def parameters(self) -> dict[str, str]:
         """Return the parameters of the upload's query."""
@@ -79,9 +82,21 @@ def read_build(environ: Mapping[str, str], given: Mapping[str, str | None]) -> C
         **(fields | unusable | {name: value.strip() for name, value in given.items() if value is not None}),
         started_at=known.started_at,
         ci=known.ci,
+        trace_headers=read_trace(environ),
     )
     build.require_valid()
     return build
+
+
+def read_trace(environ: Mapping[str, str]) -> dict[str, str]:
+    """Return the headers of the trace that the caller of this process has in TRACEPARENT and TRACESTATE.
+
+    Source: https://opentelemetry.io/docs/specs/otel/context/env-carriers/. What is not valid is left out.
+    """
+    if not _TRACEPARENT.fullmatch(traceparent := environ.get("TRACEPARENT", "").strip()):
+        return {}
+    tracestate = environ.get("TRACESTATE", "").strip()
+    return {"traceparent": traceparent} | ({"tracestate": tracestate} if _TRACESTATE.fullmatch(tracestate) else {})
 
 
 def _codearts(environ: Mapping[str, str]) -> CiBuild:
@@ -156,11 +171,22 @@ def _buildkite(environ: Mapping[str, str]) -> CiBuild:
     )
 
 
-def _derived(ci: str, name: str, *, node_id: str, started: str = "", **known: str) -> CiBuild:
+def _derived(
+    ci: str, name: str, *, build_no: str, node_id: str, branch: str, commit: str, started: str = ""
+) -> CiBuild:
     """Return a build of a pipeline that has a name and no id."""
     node = re.sub(r"[^0-9A-Za-z-]+", "-", node_id).strip("-")[:MAX_NODE_CHARACTERS]
     job_id = sha256(f"{ci}/{name}".encode("utf-8", "surrogateescape")).hexdigest()[:32] if name.strip("/") else ""
-    return CiBuild(job_id=job_id, job_name=name, node_id=node, started_at=_instant(started), ci=ci, **known)
+    return CiBuild(
+        job_id=job_id,
+        build_no=build_no,
+        node_id=node,
+        branch=branch,
+        commit=commit,
+        job_name=name,
+        started_at=_instant(started),
+        ci=ci,
+    )
 
 
 def _instant(text: str) -> float | None:

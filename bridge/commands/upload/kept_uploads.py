@@ -114,6 +114,7 @@ def _write(file: BinaryIO, batch: Batch) -> int:
     """Write header and bytes to disk, and return where the bytes begin."""
     files = [{"name": part.name, "size": part.size} for part in batch.parts]
     header = {"parameters": dict(batch.parameters), "complete": batch.complete, "files": files}
+    header |= {"trace_headers": dict(batch.trace_headers)} if batch.trace_headers else {}
     line = json.dumps(header).encode() + b"\n"
     file.write(line)
     for part in batch.parts:
@@ -131,13 +132,21 @@ def _read(file: BinaryIO, path: Path) -> Batch | None:
         parts = [Part(name=str(each["name"]), path="", size=int(each["size"])) for each in header["files"]]
         parameters = {str(name): str(value) for name, value in header["parameters"].items()}
         complete = bool(header["complete"])
+        trace_headers = {str(name): str(value) for name, value in header.get("trace_headers", {}).items()}
     except (ValueError, KeyError, TypeError, AttributeError):
         return None
     if len(line) + sum(part.size for part in parts) != path.stat().st_size:
         return None
     placed = _placed(parts, path, len(line))
     entry = KeptUpload(file, path)
-    return Batch(parameters=parameters, parts=placed, complete=complete, entry=entry, earlier=True)
+    return Batch(
+        parameters=parameters,
+        parts=placed,
+        complete=complete,
+        entry=entry,
+        earlier=True,
+        trace_headers=trace_headers,
+    )
 
 
 def _placed(parts: Sequence[Part], path: Path, start: int) -> list[Part]:

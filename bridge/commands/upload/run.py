@@ -250,7 +250,8 @@ def _send(
 
     Copies of this run's files are written first, so that a run that is killed loses none.
     """
-    batches = batches_of(report.build.parameters(), parts, complete=options.complete)
+    build = report.build
+    batches = batches_of(build.parameters(), parts, complete=options.complete, trace_headers=build.trace_headers)
     earlier: list[Batch] = []
     if options.spool is not None:
         earlier, batches = _kept(options.spool, batches, note)

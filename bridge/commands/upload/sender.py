@@ -140,7 +140,7 @@ class Sender:
                 answer = self.client.post(
                     batch.query,
                     body.file if body else None,
-                    body.headers if body else {},
+                    {**batch.trace_headers, **(body.headers if body else {})},
                     deadline=self.deadline,
                 )
             except GatewayAway as error:

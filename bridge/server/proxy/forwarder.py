@@ -18,6 +18,7 @@ from bridge.server.proxy.authorization import AuthorizationMode
 from bridge.server.proxy.headers import Via, caller_headers, headers_for_bridge, headers_with_token, response_headers
 from bridge.server.proxy.request_target import RequestTarget, Upstream
 from bridge.server.proxy.streaming import IdleTimeout, WaitingFor
+from bridge.telemetry.traces import forward_span
 
 THROTTLED_SECONDS: Final = 5  # if CodeArts does not send Retry-After
 
@@ -91,7 +92,12 @@ class Forwarder:
             outgoing = ProxyRequest(
                 method=request.method, target=target.raw.encode("ascii"), headers=[*headers, *encoded], body=stream
             )
+            # CodeArts gets the traceparent that the caller sent, or none, and never that of this span: a forwarded call
+            # is the caller's, and CodeArts sends no spans to the collector of the bridge.
+            path = connection.prefix + target.path
+            span = stack.enter_context(forward_span(request.method, connection.origin, path))
             incoming = await stack.enter_async_context(connection.exchange(outgoing))
+            span.set_status(incoming.status)
             idle_timeout.restart(WaitingFor.UPSTREAM)
             return incoming
 

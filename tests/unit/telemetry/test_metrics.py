@@ -5,6 +5,9 @@ from pathlib import Path
 
 import bridge
 from bridge.domain.build import DeliveryTarget
+from bridge.domain.request_rate import Api
+from bridge.protocols.notices import NoticeFormat
+from bridge.server.proxy.request_target import Upstream
 from bridge.telemetry.metrics import CALLS, Metrics, error_codes
 from docs.render_codes import ANSWERS
 
@@ -118,6 +121,40 @@ def test_counters_exist_with_zero_before_their_first_event():
         "bridge_tls_certificate_expiry_timestamp_seconds",
     ):
         assert sample(metrics, name) == 0, name
+
+
+SERIES = {
+    "bridge_rejections": {"code": set(error_codes())},
+    "bridge_deliveries_completed": {"target": set(DeliveryTarget)},
+    "bridge_codearts_throttled": {"api": set(Api)},
+    "bridge_proxy_requests": {
+        "upstream": {*Upstream, "none"},
+        "status": {"2xx", "3xx", "4xx", "5xx", "none"},
+    },
+    "bridge_coverage_uploads": {"status": {"2xx", "3xx", "4xx", "5xx", "none"}},
+    "bridge_connections_closed": {"reason": {"header_timeout", "header_size", "write_timeout", "limit"}},
+    "bridge_config_reloads": {"result": {"success", "rejected"}},
+    "bridge_notices_sent": {"format": set(NoticeFormat)},
+    "bridge_notices_failed": {"format": set(NoticeFormat)},
+}
+"""The labels of counters, and all of their values, but for the calls to upstreams."""
+
+
+def test_every_counter_has_a_series_for_all_values_of_its_labels_from_the_start():
+    found = {}
+    for family in Metrics()._registry.collect():
+        if family.type in {"counter", "histogram"} and not family.name.startswith("bridge_upstream_request"):
+            found[family.name] = [each.labels for each in family.samples if each.name.endswith(("_total", "_count"))]
+    assert {name for name, series in found.items() if series != [{}]} == set(SERIES)
+    for name, values in SERIES.items():
+        wanted = [dict(zip(values, map(str, each), strict=True)) for each in product(*values.values())]
+        assert sorted(map(str, found[name])) == sorted(map(str, wanted)), name
+
+
+def test_every_reason_for_which_a_connection_is_closed_has_its_series():
+    module = (Path(bridge.__file__).parent / "server" / "http" / "connections.py").read_text()
+    named = set(re.findall(r'(?:observer\(|close\(|close, )"(\w+)"', module))
+    assert named == SERIES["bridge_connections_closed"]["reason"]
 
 
 def test_every_code_that_an_upload_can_be_answered_with_has_its_series():
