@@ -8,6 +8,7 @@ from bridge.domain.instants import DAY, HOUR, MINUTE, SECOND
 MAX_CLAUSE_CHARACTERS = 300
 """Of foreign text inside a sentence, such as the answer of an upstream: readable without scrolling."""
 
+_PLAIN_WORD = re.compile(r"[a-z]+(?:['’-][a-z]+)*,?(?=\s|$)")
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _UNITS = (
     ("day", DAY),
@@ -94,5 +95,5 @@ def have(count: int) -> str:
 
 
 def capital(text: str) -> str:
-    """Return `text` with its first letter capitalized."""
-    return text[:1].upper() + text[1:]
+    """Return `text` with its first letter capitalized, unless it begins with a name, such as that of a file."""
+    return text[:1].upper() + text[1:] if _PLAIN_WORD.match(text) else text
