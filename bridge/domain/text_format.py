@@ -2,6 +2,7 @@
 
 import re
 from datetime import UTC, datetime, timedelta
+from urllib.parse import urlsplit
 
 from bridge.domain.instants import DAY, HOUR, MINUTE, SECOND
 
@@ -49,6 +50,15 @@ def page_url(text: str) -> str:
     """Return a URL that people open, without user, query and fragment, which may be secret; empty if it is no link."""
     found = _LINK.fullmatch(text)
     return f"{found[1]}{found[2]}" if found else ""
+
+
+def is_web_address(text: str) -> bool:
+    """Return whether `text` is an http or https address with a host and without a user."""
+    try:
+        parts = urlsplit(text)
+        return parts.scheme in ("http", "https") and bool(parts.hostname) and parts.username is None
+    except ValueError:  # brackets that hold no IPv6 address
+        return False
 
 
 def clause(text: str) -> str:
