@@ -9,7 +9,7 @@ WORKERS ?= 6
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: alerts audit deploy-tools dist manifests sbom site screenshots help demo fast one test check lint types format docs verdicts fuzz bench bench-console bench-deliver bench-hook bench-hostile bench-move bench-polling bench-proxy bench-scale bench-slow bench-upload bench-validation chaos language upload-path lock clean
+.PHONY: alerts audit deploy-tools dist manifests sbom site screenshots help demo fast one test check lint types format docs verdicts fuzz bench bench-console bench-deliver bench-hook bench-hostile bench-move bench-polling bench-proxy bench-scale bench-slow bench-upload bench-validation chaos language upgrade upload-path lock clean
 
 help: ## list these targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sort | sed 's/:.*## /\t/' | expand -t 18
@@ -101,6 +101,11 @@ sbom: $(VENV)/.release ## list what the gateway runs on, with licenses: dist/bri
 	$(RUN) -m cyclonedx_py environment build/runtime/bin/python --pyproject pyproject.toml --output-reproducible \
 		--output-file dist/bridge.cdx.json
 	$(RUN) -m tools.license_list dist/bridge.cdx.json dist/licenses.md
+
+upgrade: $(VENV)/.dev ## a rolling upgrade from the last release and back: PREVIOUS=its wheel
+	$(PYTHON) -m venv --clear build/previous
+	build/previous/bin/python -m pip install --quiet --disable-pip-version-check $(or $(PREVIOUS),$(error Name the wheel of the last release: make upgrade PREVIOUS=file.whl))
+	BRIDGE_PREVIOUS=$(CURDIR)/build/previous/bin/python $(RUN) -m pytest tests/end_to_end/test_upgrade.py
 
 audit: $(VENV)/.release ## look up known vulnerabilities; fails if the registry has no data about a package
 	$(RUN) -m pip_audit --strict --disable-pip --require-hashes -r requirements.txt

@@ -1,4 +1,4 @@
-"""Make the pictures of the console in docs/images, in both themes, from a demo with one rejected file.
+"""Make the pictures of all pages of the console in docs/images, in both themes, from a demo with one rejected file.
 
 Needs Chromium: `make screenshots`.
 """
@@ -10,9 +10,12 @@ import re
 import shutil
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import aiohttp
-from playwright.async_api import Browser, async_playwright
+
+if TYPE_CHECKING:
+    from playwright.async_api import Browser
 
 IMAGES = Path(__file__).parent / "images"
 JOB = "b7d95e3c10a84f2296e4d8f07c5a1b38"  # of the demo
@@ -24,9 +27,14 @@ PAGES = {
     "builds": "/builds",
     "build": f"/builds/{JOB}/{NUMBER}",
     "report": "/reports/{red}",
-    "rejection": "/rejections/1",
     "tests": f"/tests?job_id={TESTS_JOB}",
+    "rejections": "/rejections",
+    "rejection": "/rejections/1",
+    "audit": "/audit",
+    "confirm": "/act?action=forget-build&target=1",
+    "sign-in": "/sign-in",
 }
+THEMES = ("light", "dark")
 SIZE = {"width": 1100, "height": 760}
 REJECTED = (
     b'<testsuite name="checkout">\n  <testcase classname="shop.Checkout" name="pays by card" time="0.41"/>\n'
@@ -34,8 +42,15 @@ REJECTED = (
 )
 
 
+def picture(page: str, theme: str) -> str:
+    """Return the name of the file with a page in a theme."""
+    return f"{page}-{theme}.png"
+
+
 async def main() -> None:
     """Run the demo, and take the pictures."""
+    from playwright.async_api import async_playwright  # noqa: PLC0415 -- a test reads the names of pages without it
+
     chromium = shutil.which("chromium")
     if chromium is None:
         sys.exit("Chromium is not installed. Install it (apt-get install chromium), then run this again.")
@@ -51,10 +66,11 @@ async def main() -> None:
     try:
         server, admin = await _addresses(demo)
         red = await _play(server, admin)
-        IMAGES.mkdir(exist_ok=True)
+        for path in IMAGES.glob("*.png"):
+            path.unlink()  # also of pages that are gone
         async with async_playwright() as playwright:
             browser = await playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
-            for theme in ("light", "dark"):
+            for theme in THEMES:
                 await _take(browser, admin, theme, red)
     finally:
         demo.terminate()
@@ -90,6 +106,10 @@ async def _play(server: str, admin: str) -> int:
             await http.post(
                 f"{server}/v1/report/junit/report/upload", params=query, data=form, headers={"X-Auth-Token": "x"}
             )
+        async with http.get(f"{admin}/api/v1/routes") as answer:
+            route = (await answer.json())["routes"][0]["name"]
+        for action in ("pause", "resume"):  # for the audit log
+            await http.post(f"{admin}/api/v1/routes/{route}/{action}")
         async with http.get(f"{admin}/api/v1/builds", params={"job_id": JOB, "build_no": str(NUMBER)}) as answer:
             (build,) = (await answer.json())["builds"]
     return next(int(report["id"]) for report in build["reports"] if report["failures"])
@@ -109,12 +129,12 @@ def _cart(number: int) -> bytes:
     ).encode()
 
 
-async def _take(browser: Browser, admin: str, theme: str, red: int) -> None:
+async def _take(browser: "Browser", admin: str, theme: str, red: int) -> None:
     context = await browser.new_context(color_scheme="dark" if theme == "dark" else "light", viewport=SIZE)
     page = await context.new_page()
     for name, path in PAGES.items():
         await page.goto(admin + path.format(red=red))
-        await page.screenshot(path=IMAGES / f"{name}-{theme}.png", full_page=name == "tests")
+        await page.screenshot(path=IMAGES / picture(name, theme), full_page=name == "tests")
 
 
 if __name__ == "__main__":

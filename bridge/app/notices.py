@@ -9,6 +9,7 @@ from bridge.client.notices import BLOCKED, NoticeClient, NoticeSink
 from bridge.client.outbound_proxy import OutboundProxy
 from bridge.client.session import GuardedSession
 from bridge.domain.notices import NoticeFilter, Subscriptions, is_inside
+from bridge.domain.text_format import is_web_address
 from bridge.protocols.notices import NoticeFormat
 from bridge.settings import Settings
 from bridge.settings.caller_rules import is_loopback
@@ -58,7 +59,7 @@ def to_notice_config(settings: Settings, environ: Mapping[str, str]) -> NoticeCo
 def _console_url(settings: Settings, environ: Mapping[str, str]) -> str:
     """Return the address of the console for people on other machines; empty if none is known."""
     if url := environ.get("BRIDGE_ADMIN_URL", "").rstrip("/"):
-        return url if urlsplit(url).scheme in ("http", "https") and urlsplit(url).username is None else ""
+        return url if is_web_address(url) else ""
     host, port = settings.admin.host, settings.admin.port
     if is_loopback(host) or host in WILDCARDS or not port:
         return ""

@@ -7,10 +7,10 @@ from dataclasses import dataclass, field
 from http import HTTPStatus
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 import aiohttp
 
+from bridge.domain.text_format import is_web_address
 from bridge.errors import BridgeError
 from bridge.settings import load
 from bridge.settings.model import AdminSettings
@@ -49,8 +49,7 @@ class AdminAddress:
         url = environ.get("BRIDGE_ADMIN_URL", "").rstrip("/")
         if not url:
             return None
-        parts = urlsplit(url)
-        if parts.scheme not in ("http", "https") or not parts.hostname or parts.username is not None:
+        if not is_web_address(url):
             raise BridgeError("BRIDGE_ADMIN_URL is not an address. Use one such as http://127.0.0.1:8081.")
         token = environ.get("BRIDGE_ADMIN_TOKEN", "").strip()
         if not token.isprintable() or not token.isascii():

@@ -8,6 +8,7 @@ from bridge.clock import SystemClock
 from bridge.commands.admin_client import AdminAddress, GatewayNotRunning, request_admin_api
 from bridge.commands.config import read_settings, restrict_umask
 from bridge.commands.console import print_note, print_result
+from bridge.domain.text_format import counted
 from bridge.errors import BackupFailed, BridgeError
 from bridge.settings.rules import s3_location
 from bridge.store.backup import SPOOL, BackupResult, back_up
@@ -43,7 +44,11 @@ def back_up_ledger(path: Path, folder: Path) -> None:
 
 
 def _spool_line(copied: BackupResult, folder: Path) -> str:
-    line = f"Copied {copied.blobs} files of the spool, {copied.blob_bytes} bytes, to {folder / SPOOL}."
+    if copied.blobs:
+        size = f"{counted(copied.blobs, 'file')} of the spool, {counted(copied.blob_bytes, 'byte')}"
+        line = f"Copied {size}, to {folder / SPOOL}."
+    else:
+        line = "The ledger names no file of the spool, so there was none to copy."
     if copied.gone:
         line += f" {len(copied.gone)} more were delivered meanwhile and are gone."
     return line

@@ -2,12 +2,14 @@
 
 import re
 from datetime import UTC, datetime, timedelta
+from urllib.parse import urlsplit
 
 from bridge.domain.instants import DAY, HOUR, MINUTE, SECOND
 
 MAX_CLAUSE_CHARACTERS = 300
 """Of foreign text inside a sentence, such as the answer of an upstream: readable without scrolling."""
 
+_PLAIN_WORD = re.compile(r"[a-z]+(?:['’-][a-z]+)*,?(?=\s|$)")
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _UNITS = (
     ("day", DAY),
@@ -48,6 +50,15 @@ def page_url(text: str) -> str:
     """Return a URL that people open, without user, query and fragment, which may be secret; empty if it is no link."""
     found = _LINK.fullmatch(text)
     return f"{found[1]}{found[2]}" if found else ""
+
+
+def is_web_address(text: str) -> bool:
+    """Return whether `text` is an http or https address with a host and without a user."""
+    try:
+        parts = urlsplit(text)
+        return parts.scheme in ("http", "https") and bool(parts.hostname) and parts.username is None
+    except ValueError:  # brackets that hold no IPv6 address
+        return False
 
 
 def clause(text: str) -> str:
@@ -94,5 +105,5 @@ def have(count: int) -> str:
 
 
 def capital(text: str) -> str:
-    """Return `text` with its first letter capitalized."""
-    return text[:1].upper() + text[1:]
+    """Return `text` with its first letter capitalized, unless it begins with a name, such as that of a file."""
+    return text[:1].upper() + text[1:] if _PLAIN_WORD.match(text) else text

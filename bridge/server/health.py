@@ -183,7 +183,7 @@ class Readiness:
     async def _try_ledger(self) -> str | None:
         try:
             async with asyncio.timeout(LEDGER_SECONDS):
-                revision = await self._database.transact(check_writable)
+                schema, compatible_from = await self._database.transact(check_writable)
         except TimeoutError:
             return (
                 f"The ledger accepted no write for {LEDGER_SECONDS:.0f} seconds. "
@@ -191,6 +191,6 @@ class Readiness:
             )
         except Unavailable as error:
             return str(error)
-        if revision != self._schema:
-            return other_schema(str(revision), self._schema)
+        if not compatible_from <= self._schema <= schema:
+            return other_schema(schema, self._schema)
         return None

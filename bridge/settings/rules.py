@@ -153,6 +153,11 @@ def ledger_rules(settings: Settings) -> Iterator[Problem]:
     elif not _is_postgres(url):
         remedy = 'Use a URL such as "postgresql://bridge@host/bridge", with % escapes in names and passwords.'
         yield Problem("store.url", "is not a valid PostgreSQL URL.", remedy)
+    elif _several_hosts_with_ipv6(url):
+        remedy = (
+            'Name them after the question mark, as in "postgresql://bridge@/bridge?host=db.example,[2001:db8::1]:5432".'
+        )
+        yield Problem("store.url", "has several hosts and an IPv6 address, which newer Pythons do not read.", remedy)
     else:
         for name, _ in parse_qsl(urlsplit(url).query, keep_blank_values=True):
             if name in UNSUPPORTED or (name not in SUPPORTED and get_close_matches(name, SUPPORTED, n=1)):
@@ -182,6 +187,12 @@ UNSUPPORTED = frozenset(
 
 https://www.postgresql.org/docs/current/libpq-connect.html#LIBPQ-PARAMKEYWORDS
 """
+
+
+def _several_hosts_with_ipv6(url: str) -> bool:
+    """Return whether `urlsplit`, which the driver uses too, may raise ValueError for a URL that libpq would read."""
+    found = _POSTGRES.fullmatch(url)
+    return found is not None and {"[", ","} <= set(found["hosts"])
 
 
 def _is_postgres(url: str) -> bool:

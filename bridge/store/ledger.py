@@ -60,15 +60,21 @@ def migrate(engine: Engine) -> str:
 
 
 def migrate_over(connection: Connection) -> str:
-    """Migrate in the transaction of `connection`; a second gateway that migrates at the same time waits for its end."""
+    """Migrate in the transaction of `connection`; return the revision of the ledger after it.
+
+    A second gateway that migrates at the same time waits for its end. A newer ledger that supports this program stays
+    as it is.
+    """
     if connection.dialect.name == "postgresql":
         connection.execute(select(func.set_config("lock_timeout", LOCK_TIMEOUT, True)))
         connection.execute(select(func.pg_advisory_xact_lock(MIGRATION_LOCK)))
         _require_own_schema(connection)
-    _require_known_revision(connection)
-    if revision_of(connection) != newest_revision():
+    if _lacks_migrations(connection):
         _upgrade(connection)
-    return newest_revision()
+    revision = revision_of(connection) or newest_revision()
+    if revision != newest_revision():
+        log.info("newer_schema_accepted", schema=revision, own_schema=newest_revision())
+    return revision
 
 
 def _upgrade(connection: Connection) -> None:
@@ -94,23 +100,20 @@ def _require_own_schema(connection: Connection) -> None:
 
 
 def outdated(engine: Engine) -> str | None:
-    """Return the revision to migrate from; None if there is no schema yet, or it is up to date."""
+    """Return the revision to migrate from; None if there is no schema yet, or nothing to migrate."""
     with engine.connect() as connection:
-        _require_known_revision(connection)
-        revision = revision_of(connection)
-    return revision if revision != newest_revision() else None
+        return revision_of(connection) if _lacks_migrations(connection) else None
 
 
 def check(engine: Engine) -> None:
-    """Raise SchemaMismatch unless the ledger has the schema of this code."""
+    """Raise SchemaMismatch unless this program can use the schema of the ledger."""
     with engine.connect() as connection:
         check_over(connection)
 
 
 def check_over(connection: Connection) -> None:
-    """Raise SchemaMismatch unless the ledger of `connection` has the schema of this code."""
-    _require_known_revision(connection)
-    if revision_of(connection) != newest_revision():
+    """Raise SchemaMismatch unless this program can use the schema of the ledger of `connection`."""
+    if _lacks_migrations(connection):
         raise SchemaMismatch("The ledger's schema is older than this program. Run `bridge migrate` first.")
 
 
@@ -135,13 +138,24 @@ def revision_of(connection: Connection) -> str | None:
     return revision
 
 
-def _require_known_revision(connection: Connection) -> None:
-    revision = revision_of(connection)
-    if revision is not None and revision not in known_revisions():
+def _lacks_migrations(connection: Connection) -> bool:
+    """Return whether migrations of this program are missing; raise SchemaMismatch if the ledger is too new for it."""
+    revision, known = revision_of(connection), known_revisions()
+    if revision is None or revision in known:
+        return revision != known[-1]
+    if not _supports_schema(connection, known[-1]):
         raise SchemaMismatch(
             f"The ledger is at schema {revision}, which this older program does not support. Install the version that "
             "migrated it, and run `bridge serve` of that; there is no way back to an older schema."
         )
+    return False
+
+
+def _supports_schema(connection: Connection, schema: str) -> bool:
+    """Return whether programs of an older `schema` can use this newer ledger: its migrations have only added to it."""
+    if all(column["name"] != "compatible_from" for column in inspect(connection).get_columns("alembic_version")):
+        return False
+    return bool(connection.execute(text("SELECT compatible_from FROM alembic_version")).scalar_one() <= schema)
 
 
 # -- open --------------------------------------------------------------------------------------------------------
@@ -199,8 +213,8 @@ async def _migrate_postgres(database: "PostgresDatabase", url: str) -> str:
     while True:
         try:
             async with database.engine.begin() as connection:
-                database.schema = await connection.run_sync(migrate_over)
-                return database.schema
+                database.schema = newest_revision()
+                return await connection.run_sync(migrate_over)
         except (SQLAlchemyError, *LOST) as error:
             if sqlstate(error) == LOCK_NOT_AVAILABLE:
                 if not waiting_logged:
@@ -284,10 +298,13 @@ def migrate_sqlite(database: SqliteDatabase) -> str:
         ) from error
 
 
-def check_writable(connection: Connection, now: int) -> str | None:
-    """Write what an upload writes and roll it back, and commit the smallest change; return the ledger's schema."""
+def check_writable(connection: Connection, now: int) -> tuple[str, str]:
+    """Write what an upload writes and roll it back, and commit the smallest change.
+
+    Return the ledger's schema, and the oldest one whose programs can use it.
+    """
     try_upload(connection, now)
     # The column is the table's key, so its index entry is written again although nothing changes.
-    statement = text("UPDATE alembic_version SET version_num = version_num RETURNING version_num")
-    revision: str | None = connection.execute(statement).scalar()
-    return revision
+    statement = text("UPDATE alembic_version SET version_num = version_num RETURNING version_num, compatible_from")
+    schema, compatible_from = connection.execute(statement).one()
+    return schema, compatible_from

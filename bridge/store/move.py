@@ -25,7 +25,7 @@ from bridge.store.blobs.base import Spool, is_key
 from bridge.store.engine.postgres_url import is_postgres, shown_url
 from bridge.store.engine.sqlite import SqliteDatabase
 from bridge.store.leases import free_leases
-from bridge.store.ledger import migrate_over, migrate_sqlite, path_of, require_ledger
+from bridge.store.ledger import migrate_over, migrate_sqlite, newest_revision, path_of, require_ledger
 from bridge.store.move_marks import BLOCKING, MoveMark, MoveState, add_mark, newest_mark, set_state
 from bridge.store.schema import Id, metadata, moves, rejections, reports
 
@@ -120,7 +120,7 @@ async def open_side(url: str, clock: Clock, *, create: bool) -> AsyncIterator[Si
     Raises:
         LedgerInUse: A gateway has the SQLite ledger open.
         LedgerError: It cannot be reached, or belongs to another program.
-        MoveRejected: It is missing, or another program is connected to the PostgreSQL ledger.
+        MoveRejected: It is missing, newer, or another program is connected to the PostgreSQL ledger.
     """
     if is_postgres(url):
         from bridge.store.engine.postgres import open_pool  # noqa: PLC0415 -- its driver is imported if it is needed
@@ -129,7 +129,7 @@ async def open_side(url: str, clock: Clock, *, create: bool) -> AsyncIterator[Si
         try:
             side = _PostgresSide(pool.engine, shown_url(url))
             await side.require_alone()
-            await side.run(migrate_over)
+            _require_own_version(await side.run(migrate_over), side.name)
             yield side
         finally:
             await pool.engine.dispose()
@@ -142,10 +142,19 @@ async def open_side(url: str, clock: Clock, *, create: bool) -> AsyncIterator[Si
         await asyncio.to_thread(path.parent.mkdir, parents=True, exist_ok=True)
         await asyncio.to_thread(database.lock)
         require_ledger(path)
-        await asyncio.to_thread(migrate_sqlite, database)
+        _require_own_version(await asyncio.to_thread(migrate_sqlite, database), str(path))
         yield _SqliteSide(database)
     finally:
         await asyncio.to_thread(database.close)
+
+
+def _require_own_version(schema: str, name: str) -> None:
+    """Raise MoveRejected if the ledger is newer: this program would leave behind columns that it does not have."""
+    if schema != newest_revision():
+        raise MoveRejected(
+            f"The ledger {name} has schema {schema}, this program {newest_revision()}. "
+            "Run `bridge move` of the version that migrated it."
+        )
 
 
 # -- rows --------------------------------------------------------------------------------------------------------

@@ -1,4 +1,4 @@
-"""The wheel, as a stranger gets it: the same bytes from each build, and docs/start.md works with it as it stands."""
+"""The wheel, as a stranger gets it: the same bytes from each build, and the first pages work with it as they stand."""
 
 import os
 import re
@@ -22,6 +22,7 @@ from tools.build_release import build
 
 EPOCH = 1_700_000_000
 START = (REPOSITORY / "docs" / "start.md").read_text(encoding="utf-8")
+CARE = (REPOSITORY / "docs" / "care.md").read_text(encoding="utf-8")
 PORTS = {"8080": "server", "8081": "admin", "8182": "testnod"}
 
 
@@ -98,15 +99,17 @@ def terminal(built: list[Path], tmp_path: Path) -> Iterator[Terminal]:
 
 @pytest.mark.early
 @pytest.mark.timeout(900)
-def test_the_first_minutes_are_as_the_page_shows_them(terminal: Terminal, tmp_path: Path) -> None:
+def test_the_first_minutes_and_the_care_after_them_are_as_the_pages_show_them(
+    terminal: Terminal, tmp_path: Path
+) -> None:
     assert shutil.which("curl"), "The page uses curl. Install it."
-    environment, *steps = steps_of(START)
+    environment, *steps, stop = steps_of(START)
     terminal.play(environment)
     packages = Path(terminal.run("python -c 'import sysconfig; print(sysconfig.get_path(\"purelib\"))'").strip())
     assert tmp_path in packages.parents
     (packages / "of-the-tests.pth").write_text(f"{sysconfig.get_path('purelib')}\n{sysconfig.get_path('platlib')}\n")
 
-    for step in steps:
+    for step in (*steps, *steps_of(CARE), stop):
         terminal.play(step)
         if step.command.startswith("pip install"):
             found = terminal.run("python -c 'import bridge; print(bridge.__file__)'").strip()

@@ -45,14 +45,16 @@ Start = Callable[[Sequence[str], Path, Path], Awaitable[Running]]
 """Starts a module with its arguments in the repository, as `python -m` would; its output is appended to two files."""
 
 
-async def interpret(program: Sequence[str], stdout: Path, stderr: Path) -> Running:
-    """Start `python -m program`."""
+async def interpret(
+    program: Sequence[str], stdout: Path, stderr: Path, *, python: str = sys.executable, folder: Path = REPOSITORY
+) -> Running:
+    """Start `python -m program` in `folder`."""
     with stdout.open("ab") as out, stderr.open("ab") as err:
         return await asyncio.create_subprocess_exec(
-            sys.executable,
+            python,
             "-m",
             *program,
-            cwd=REPOSITORY,
+            cwd=folder,
             env=_environ(),
             stdin=asyncio.subprocess.DEVNULL,
             stdout=out,

@@ -12,7 +12,7 @@ from bridge.domain.why import WhyCase
 from bridge.server.http.requests import METADATA_NAMES
 from bridge.settings.model import Settings, names_of, table_of
 from bridge.telemetry.metrics import Metrics
-from docs import render_reference, render_upload
+from docs import make_screenshots, render_reference, render_upload
 from docs.render_codes import ANSWERS, PAGE, page
 
 CODE = Path(bridge.__file__).parent
@@ -145,3 +145,27 @@ def test_each_log_event_is_explained_and_no_other():
 def test_each_case_of_why_has_its_remedy():
     section = OPERATE.partition("## When a build is not in TestNod")[2].partition("\n## ")[0]
     assert set(re.findall(r"(?m)^\| `(\w+)` \|", section)) == set(WhyCase)
+
+
+# -- pictures ----------------------------------------------------------------------------------------------------------
+
+PICTURES = {make_screenshots.picture(page, theme) for page in make_screenshots.PAGES for theme in ("light", "dark")}
+
+
+def test_the_pictures_are_those_that_their_script_makes():
+    assert {path.name for path in make_screenshots.IMAGES.iterdir()} == PICTURES, "Run `make screenshots`."
+
+
+def test_each_page_of_the_console_has_its_pictures():
+    console = text_of(CODE / "server" / "admin" / "console" / "pages.py")
+    pages = set(re.findall(r'add_get\("((?!/static)[^"]+)"', console))
+    pictured = [address.partition("?")[0] for address in make_screenshots.PAGES.values()]
+    for path in pages:
+        pattern = re.sub(r"{\w+}", "[^/]+", path)
+        assert [address for address in pictured if re.fullmatch(pattern, address)], f"{path} has no picture."
+    assert len(pictured) == len(pages)
+
+
+def test_each_picture_is_shown_or_linked_on_a_page():
+    linked = {name for path in PAGES for name in re.findall(r"\bimages/([\w-]+\.png)\)", text_of(path))}
+    assert linked == PICTURES

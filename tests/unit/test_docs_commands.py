@@ -16,6 +16,7 @@ import yaml
 
 from bridge import cli
 from bridge.commands.upload.options import parser as upload_parser
+from bridge.settings import load
 from bridge.settings.model import Settings, SettingsTable, names_of, table_of
 from tests.unit.test_docs import PAGE_IDS, PAGES, REPOSITORY, text_of
 
@@ -161,6 +162,17 @@ def unknown(values: dict[str, Any], table: type[SettingsTable], key: str = "") -
 def test_every_block_of_settings_names_settings(path: Path) -> None:
     for text in blocks(path, "toml"):
         assert list(unknown(tomllib.loads(text), Settings)) == [], text
+
+
+@pytest.mark.parametrize("page", ["README.md", "docs/migrate.md"])
+def test_the_settings_of_a_page_that_are_all_a_gateway_needs_are_accepted(page: str, tmp_path: Path) -> None:
+    (text,) = blocks(REPOSITORY / page, "toml")
+    for path in re.findall(r'_file = "/run/secrets/([^"]+)"', text):
+        (tmp_path / path).write_text(f"the-secret-in-{path}")
+    text = text.replace("/run/secrets", str(tmp_path))
+    config = tmp_path / "bridge.toml"
+    config.write_text(text, encoding="utf-8")
+    assert [route.name for route in load(config, {}).routes] == ["shop"]
 
 
 @pytest.mark.parametrize("path", PAGES, ids=PAGE_IDS)

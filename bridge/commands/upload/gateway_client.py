@@ -16,10 +16,11 @@ from contextlib import suppress
 from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
 from typing import Any, BinaryIO, Final
-from urllib.parse import unquote, urlencode, urlsplit
+from urllib.parse import SplitResult, unquote, urlencode, urlsplit
 from urllib.request import getproxies, proxy_bypass
 
 from bridge import __version__
+from bridge.domain.text_format import is_web_address
 from bridge.errors import BridgeError
 
 UPLOAD_PATH: Final = "/v1/report/junit/report/upload"
@@ -54,22 +55,23 @@ class GatewayClient:
     """Makes calls to the gateway at `url`. The token is in a header, and never in a message."""
 
     def __init__(self, url: str, token: str) -> None:
-        parts = urlsplit(url if "://" in url else f"https://{url}")
-        if parts.scheme not in ("http", "https") or not parts.hostname or parts.username is not None:
+        url = url if "://" in url else f"https://{url}"
+        if not is_web_address(url):
             raise BridgeError("BRIDGE_URL is not the address of a gateway. Use one such as https://bridge.example.com.")
+        parts = urlsplit(url)
         try:
             self._port = parts.port or (443 if parts.scheme == "https" else 80)
         except ValueError:
             raise BridgeError("BRIDGE_URL has an invalid port. Use one such as https://bridge.example.com.") from None
         if not token.isascii() or not token.isprintable():
             raise BridgeError("The token contains a line break or a character that no token has. Copy it again.")
-        self._host = parts.hostname
+        self._host = parts.hostname or ""
         self._secure = parts.scheme == "https"
         self._netloc = parts.netloc
         self._prefix = parts.path.rstrip("/").removesuffix(UPLOAD_PATH)
         self._token = token
         self._context = ssl.create_default_context() if self._secure else None
-        self._proxy = None if proxy_bypass(self._host) else getproxies().get(parts.scheme)
+        self._proxy = None if proxy_bypass(self._host) else _proxy_for(parts.scheme)
         self.url = f"{parts.scheme}://{parts.netloc}{self._prefix}"
 
     def post(
@@ -113,9 +115,7 @@ class GatewayClient:
             connection.close()
 
     def _connection(self, target: str, timeout: float) -> tuple[http.client.HTTPConnection, str]:
-        proxy = (
-            urlsplit(self._proxy if "://" in (self._proxy or "") else f"http://{self._proxy}") if self._proxy else None
-        )
+        proxy = self._proxy
         host, port = (proxy.hostname or "", proxy.port or 80) if proxy else (self._host, self._port)
         if self._context is None:
             connection = http.client.HTTPConnection(host, port, timeout=timeout)
@@ -138,8 +138,7 @@ class GatewayClient:
         if self._token:
             own["X-Auth-Token"] = self._token
         if self._context is None and self._proxy:
-            proxy = urlsplit(self._proxy)
-            own |= _proxy_headers(proxy.username, proxy.password)
+            own |= _proxy_headers(self._proxy.username, self._proxy.password)
         if method == "POST" and body is None:
             own["Content-Length"] = "0"
         for name, value in (own | dict(headers)).items():
@@ -150,6 +149,21 @@ class GatewayClient:
                 connection.send(chunk)
         except (BrokenPipeError, ConnectionResetError):
             pass  # the server may have answered already, for example that the body is too large
+
+
+def _proxy_for(scheme: str) -> SplitResult | None:
+    """Return the proxy that the environment names for a scheme; raise BridgeError if it is no address."""
+    named = getproxies().get(scheme)
+    if not named:
+        return None
+    try:
+        proxy = urlsplit(named if "://" in named else f"http://{named}")
+        is_address = bool(proxy.hostname) and proxy.port != 0
+    except ValueError:
+        is_address = False
+    if not is_address:
+        raise BridgeError(f"The variable {scheme}_proxy is not the address of a proxy. Correct it, or remove it.")
+    return proxy
 
 
 def _proxy_headers(user: str | None, password: str | None) -> dict[str, str]:

@@ -3,16 +3,21 @@
 Limits and streams in a row are handled by `decompress`.
 """
 
+import sys
 import zlib
 from collections.abc import Callable, Mapping
 from enum import StrEnum
 from typing import Final, Protocol
 
 import brotli  # type: ignore[import-untyped]  # the package brings no type marker
-from backports import zstd
 
 from bridge.errors import UnknownEncoding
 from bridge.server.http.responses import quote_for_display
+
+if sys.version_info >= (3, 14):
+    from compression import zstd
+else:
+    from backports import zstd
 
 PIECE_BYTES: Final = 64 * 1024  # returned at once, about: takes some tenths of a millisecond
 MAX_STACKED: Final = 2  # a file that is stored compressed and sent compressed; more is an attack

@@ -84,11 +84,13 @@ Commits are durable, whatever the database's default is. The settings hold for t
 passes the connection on does not pass them on. READ COMMITTED: a transaction that reads and then inserts must see what
 others have committed in between."""
 
+REQUIRE_SCHEMA: Final = "; SELECT 1 / count(*) FROM alembic_version WHERE '{}' BETWEEN compatible_from AND version_num"
+"""Fails with a division by zero if this program cannot use the ledger, in the round trip of BEGIN."""
+
 READ_BEGUN: Final = """
-SELECT (extract(epoch FROM clock_timestamp()) * 1000000)::bigint, (SELECT version_num FROM alembic_version)
+SELECT (extract(epoch FROM clock_timestamp()) * 1000000)::bigint,
+       (SELECT version_num FROM alembic_version WHERE '{}' NOT BETWEEN compatible_from AND version_num)
 """
-REQUIRE_SCHEMA: Final = "; SELECT 1 / count(*) FROM alembic_version WHERE version_num = '{}'"
-"""Fails with a division by zero if a newer gateway has migrated the ledger, in the round trip of BEGIN."""
 
 TIME_KNOWN_US: Final = SECOND
 """The database's time is read at least this often, and added to by the steady clock in between: a transaction then
@@ -101,7 +103,7 @@ class Begun(NamedTuple):
     """What the ledger was at the beginning of a transaction."""
 
     now: int  # microseconds UTC by the database's clock
-    schema: str | None
+    other_schema: str | None  # of the ledger, if this program cannot use it
 
 
 Begin = Callable[[], Begun]
@@ -252,7 +254,7 @@ def _for_caller(error: Exception) -> Exception:
 class PostgresDatabase:
     """The connections of one gateway to a PostgreSQL ledger; `async with` opens them.
 
-    Tests give the ledger another time and schema with `begin`.
+    Tests give the ledger another time with `begin`.
     """
 
     folder = None
@@ -422,7 +424,7 @@ class PostgresDatabase:
         return results
 
     async def _begin_writing(self, driver: "asyncpg.Connection[asyncpg.Record]") -> int:
-        """Begin a transaction and return the ledger's time; raise Unavailable if the ledger has another schema."""
+        """Begin a transaction and return the ledger's time; raise Unavailable if this program cannot use its schema."""
         if self._knows_time():
             try:
                 await driver.execute(BEGIN + REQUIRE_SCHEMA.format(self.schema))
@@ -431,11 +433,12 @@ class PostgresDatabase:
             else:
                 return self.now()
         await driver.execute(BEGIN)
-        begun = self._begin() if self._begin else Begun._make(await driver.fetchrow(READ_BEGUN) or (0, None))
+        query = READ_BEGUN.format(self.schema)
+        begun = self._begin() if self._begin else Begun._make(await driver.fetchrow(query) or (0, None))
         self._last_time = begun.now, self._clock.steady()
         self._time_is_known = self._begin is None
-        if self.schema is not None and begun.schema is not None and begun.schema != self.schema:
-            raise Unavailable(other_schema(begun.schema, self.schema))
+        if self.schema is not None and begun.other_schema is not None:
+            raise Unavailable(other_schema(begun.other_schema, self.schema))
         return begun.now
 
     def _knows_time(self) -> bool:

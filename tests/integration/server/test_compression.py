@@ -9,9 +9,9 @@ import zlib
 
 import brotli
 import pytest
-from backports import zstd
 
 from bridge.domain.intake import ReportReceipt
+from bridge.server.compression.codecs import zstd
 from bridge.server.compression.decompress import MAX_MEMORY_BYTES, MAX_PARTY_BYTES
 from tests.support.labels import content_of
 from tests.support.upload_server import GOOD, MAX_FILES, MAX_REPORT, MAX_REQUEST, NOT_XML, UploadServer, form, large

@@ -393,7 +393,12 @@ async def test_pages_of_other_sites_cannot_act(serve, ledger):
     await ledger.accept(report("TEST-a.xml", b"a"), build_no=7)
     client = await serve()
     assert (await act(client, "finalize-build", 1, csrf=""))[0] == 403
-    for headers in ({"Origin": "http://evil.example"}, {"Sec-Fetch-Site": "cross-site"}):
+    for headers in (
+        {"Origin": "http://evil.example"},
+        {"Origin": "null"},
+        {"Origin": "http://[evil"},
+        {"Sec-Fetch-Site": "cross-site"},
+    ):
         assert (await act(client, "finalize-build", 1, headers=headers))[0] == 403
         assert (await client.post("/api/v1/builds/1/finalize", headers=headers)).status == 403
     assert (await client.post("/api/v1/builds/1/finalize")).status == 200

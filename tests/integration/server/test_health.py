@@ -115,11 +115,17 @@ async def test_each_look_at_the_ledger_writes_to_its_disk_but_once_a_second(make
     assert await grown() > 0
 
 
-async def test_a_ledger_of_another_schema_is_a_reason(make, database):
+async def test_a_ledger_of_a_schema_that_this_program_cannot_use_is_a_reason(make, database):
     with database.writing.begin() as connection:
-        connection.exec_driver_sql("UPDATE alembic_version SET version_num = '9999'")
+        connection.exec_driver_sql("UPDATE alembic_version SET version_num = '9999', compatible_from = '9999'")
     (reason,) = await make().reasons()
     assert "has schema 9999, this program needs" in reason
+
+
+async def test_a_newer_schema_that_supports_this_program_is_no_reason(make, database):
+    with database.writing.begin() as connection:
+        connection.exec_driver_sql("UPDATE alembic_version SET version_num = '9999'")
+    assert await make().reasons() == []
 
 
 @pytest.mark.parametrize("table", ["builds", "reports", "deliveries", "rejections"])

@@ -108,7 +108,7 @@ async def test_a_query_that_is_read_without_a_transaction_is_one_statement_or_re
         assert len(statements) == 1
 
 
-async def test_a_ledger_that_a_newer_gateway_has_migrated_is_written_no_more(postgres, clock):
+async def test_a_ledger_is_written_until_a_newer_gateway_drops_what_this_one_needs(postgres, clock):
     async with postgres.fresh(clock) as database:
         database._begin = None  # the database's own time, which is not read for each transaction
         database.schema = await database.read(
@@ -118,8 +118,11 @@ async def test_a_ledger_that_a_newer_gateway_has_migrated_is_written_no_more(pos
         await ledger.accept(report("a"))
         await ledger.accept(report("b"))
         assert database._knows_time()
-        await database.transact(
-            lambda c, _: c.execute(text("UPDATE alembic_version SET version_num = '9999'")) and None
-        )
+        set_newer = text("UPDATE alembic_version SET version_num = '9999'")
+        await database.transact(lambda c, _: c.execute(set_newer) and None)
+        await ledger.accept(report("c"))
+        assert database._knows_time()
+        set_oldest = text("UPDATE alembic_version SET compatible_from = '9999'")
+        await database.transact(lambda c, _: c.execute(set_oldest) and None)
         with pytest.raises(Exception, match="has schema 9999"):
-            await ledger.accept(report("c"))
+            await ledger.accept(report("d"))

@@ -46,9 +46,10 @@ def structure(engine):
         return [tuple(" ".join(str(value).split()) for value in row) for row in found]
 
 
-def set_revision(engine, revision):
+def set_revision(engine, revision, compatible_from):
     with engine.begin() as connection:
-        connection.execute(text("UPDATE alembic_version SET version_num = :revision"), {"revision": revision})
+        statement = text("UPDATE alembic_version SET version_num = :revision, compatible_from = :compatible_from")
+        connection.execute(statement, {"revision": revision, "compatible_from": compatible_from})
 
 
 def test_an_empty_ledger_becomes_what_the_schema_says(engine):
@@ -110,13 +111,31 @@ def test_a_migration_that_fails_leaves_nothing_behind(engine):
 
 
 @pytest.mark.parametrize("ask", [check, migrate], ids=["check", "migrate"])
-def test_a_newer_ledger_is_refused_and_left_alone(engine, ask):
+def test_a_newer_ledger_that_dropped_something_is_refused_and_left_alone(engine, ask):
     migrate(engine)
-    set_revision(engine, "9999")
+    set_revision(engine, "9999", "9998")
     before = structure(engine)
     with pytest.raises(SchemaMismatch, match=r"schema 9999.*older program.*bridge serve"):
         ask(engine)
     assert structure(engine) == before
+
+
+@pytest.mark.parametrize("ask", [check, migrate, outdated], ids=["check", "migrate", "outdated"])
+def test_a_newer_ledger_that_was_only_added_to_is_used_as_it_is(engine, ask):
+    migrate(engine)
+    set_revision(engine, "9999", newest_revision())
+    before = structure(engine)
+    assert ask(engine) == ("9999" if ask is migrate else None)
+    assert structure(engine) == before
+
+
+def test_a_ledger_of_unknown_versions_is_refused(engine):
+    migrate(engine)
+    set_revision(engine, "9999", newest_revision())
+    with engine.begin() as connection:
+        connection.execute(text("ALTER TABLE alembic_version DROP COLUMN compatible_from"))
+    with pytest.raises(SchemaMismatch, match="schema 9999"):
+        check(engine)
 
 
 def test_an_older_ledger_is_refused_until_it_is_migrated(engine):
@@ -195,6 +214,7 @@ depends_on = None
 def upgrade() -> None:
     op.execute("ALTER TABLE builds ADD COLUMN next TEXT")
 """
+NEEDS_NEWER = "    op.execute(\"UPDATE alembic_version SET compatible_from = '9999'\")\n"
 
 
 @pytest.fixture
@@ -227,9 +247,26 @@ async def test_running_gateways_never_wait_for_a_migration_that_waits_for_a_read
         assert (await migration)[1] == "9999"
 
 
-async def test_an_older_gateway_writes_nothing_beside_a_newer_schema_and_gives_the_reason(outdated_url, monkeypatch):
+async def test_an_older_gateway_goes_on_beside_a_schema_that_was_only_added_to(outdated_url, monkeypatch):
+    url, scripts = outdated_url
+    async with open_ledger(url, FakeClock()) as older:
+        await Ledger(older).enter(report("a.xml"))
+        monkeypatch.setattr(ledger, "SCRIPTS", scripts)
+        await migrate_ledger(url, FakeClock())
+        await Ledger(older).enter(report("b.xml"))
+        monkeypatch.undo()
+        with capture_logs() as lines:
+            async with open_ledger(url, FakeClock()) as restarted:
+                await Ledger(restarted).enter(report("c.xml"))
+        (accepted,) = lines
+        assert (accepted["event"], accepted["schema"]) == ("newer_schema_accepted", "9999")
+        assert len(await Ledger(older).rows(text("SELECT name FROM reports"))) == 3
+
+
+async def test_an_older_gateway_writes_nothing_beside_a_schema_that_dropped_something(outdated_url, monkeypatch):
     url, scripts = outdated_url
     newest = newest_revision()
+    (scripts / "versions" / "9999_next.py").write_text(ALTERING_MIGRATION.format(newest=newest) + NEEDS_NEWER)
     async with open_ledger(url, FakeClock()) as older:
         await Ledger(older).enter(report("a.xml"))
         monkeypatch.setattr(ledger, "SCRIPTS", scripts)
@@ -239,10 +276,12 @@ async def test_an_older_gateway_writes_nothing_beside_a_newer_schema_and_gives_t
         assert await Ledger(older).rows(text("SELECT name FROM reports")) == [("a.xml",)]
 
 
-async def test_a_newer_postgresql_ledger_is_refused(postgres):
+async def test_a_newer_postgresql_ledger_that_dropped_something_is_refused(postgres):
     async with postgres.new_url() as url:
         async with PostgresDatabase(url, FakeClock()) as database, database.engine.begin() as connection:
-            await connection.execute(text("UPDATE alembic_version SET version_num = '9999'"))
+            await connection.execute(
+                text("UPDATE alembic_version SET (version_num, compatible_from) = ('9999', '9999')")
+            )
         with pytest.raises(SchemaMismatch, match=r"schema 9999.*bridge serve"):
             await migrate_ledger(url, FakeClock())
 

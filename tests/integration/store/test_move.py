@@ -4,6 +4,7 @@ from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
 
 import pytest
+from sqlalchemy import text
 
 from bridge.errors import LedgerMoved, MoveRejected
 from bridge.store.ledger import open_ledger
@@ -79,3 +80,12 @@ async def test_no_gateway_opens_a_ledger_while_it_is_moved(tmp_path):
         with pytest.raises(LedgerMoved, match="has not ended"):
             async with open_ledger(url, clock):
                 pass
+
+
+async def test_a_newer_ledger_is_not_moved_although_this_program_can_use_it(tmp_path):
+    url = f"sqlite:///{tmp_path}/ledger.db"
+    async with open_side(url, FakeClock(), create=True) as side:
+        await side.run(lambda c: c.execute(text("UPDATE alembic_version SET version_num = '9999'")) and None)
+    with pytest.raises(MoveRejected, match="has schema 9999"):
+        async with open_side(url, FakeClock(), create=False):
+            pass

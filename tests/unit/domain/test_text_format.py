@@ -4,6 +4,7 @@ from hypothesis import strategies as st
 
 from bridge.domain.text_format import (
     MAX_CLAUSE_CHARACTERS,
+    capital,
     cause_and_action,
     clause,
     clause_or_unknown,
@@ -121,3 +122,23 @@ def test_a_message_of_two_sentences_is_cause_and_action(text, parts):
 )
 def test_a_page_is_shown_without_what_may_be_secret_in_its_url(url, shown):
     assert page_url(url) == shown
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("the file ends too early", "The file ends too early"),
+        ("build 7 of job x", "Build 7 of job x"),
+        ("at least, 3 uploads", "At least, 3 uploads"),
+        ("status", "Status"),
+        ("report.xml: the file ends too early", "report.xml: the file ends too early"),
+        ("report: the file ends too early", "report: the file ends too early"),
+        ("dir/report.xml is no report", "dir/report.xml is no report"),
+        ("project_token is rejected", "project_token is rejected"),
+        ("store.url: no such host", "store.url: no such host"),
+        ("报告.xml: 不是", "报告.xml: 不是"),
+        ("", ""),
+    ],
+)
+def test_a_sentence_begins_with_a_capital_unless_a_name_begins_it(text, expected):
+    assert capital(text) == expected

@@ -401,7 +401,9 @@ def problems(url: str) -> list[str]:
         "postgres://bridge:se%2Fcret@db.example:5432/bridge",
         "postgresql://bridge@/bridge?host=/run/postgresql",
         "postgresql:///bridge?host=/run/postgresql&user=bridge",
-        "postgresql://bridge@one.example:5432,two.example,[2001:db8::1]:6432/bridge?target_session_attrs=read-write",
+        "postgresql://bridge@one.example:5432,two.example/bridge?target_session_attrs=read-write",
+        "postgresql://bridge@/bridge?host=one.example,[2001:db8::1]:6432&target_session_attrs=read-write",
+        "postgresql://bridge@[2001:db8::1]:6432/bridge",
         "postgresql://db.example/bridge?user=bridge@tenant",
         "postgresql://bridge:p@ss@db.example/bridge",
     ],
@@ -426,6 +428,12 @@ def test_a_ledger_has_a_url_of_one_reading(url):
 )
 def test_a_password_that_could_be_read_as_a_host_or_a_file_is_rejected_and_not_shown(url):
     assert problems(url) == ["is not a valid PostgreSQL URL."]
+
+
+@pytest.mark.parametrize("hosts", ["one.example,[2001:db8::1]:6432", "[2001:db8::1],one.example", "[::1]:1,[::2]:2"])
+def test_hosts_that_not_every_python_reads_in_a_url_belong_into_its_query(hosts):
+    assert "newer Pythons" in problems(f"postgresql://bridge@{hosts}/bridge")[0]
+    assert problems(f"postgresql://bridge@/bridge?host={hosts}") == []
 
 
 @pytest.mark.parametrize(

@@ -8,11 +8,11 @@ import zlib
 from pathlib import Path
 
 import pytest
-from backports import zstd
 
 from bridge.commands.check.inputs import CandidateFile, MissingInput, SourceFile, find_inputs, unpack
 from bridge.domain.intake import NewRejection
 from bridge.errors import BadReport
+from bridge.server.compression.codecs import zstd
 
 
 @pytest.fixture

@@ -8,12 +8,11 @@ from collections.abc import Iterator
 
 import brotli
 import pytest
-from backports import zstd
 from hypothesis import given
 from hypothesis import strategies as st
 
 from bridge.errors import BadReport, CallerError, TooLarge, Unavailable
-from bridge.server.compression.codecs import PIECE_BYTES, ContentCoding
+from bridge.server.compression.codecs import PIECE_BYTES, ContentCoding, zstd
 from bridge.server.compression.decompress import (
     MAX_MEMBERS,
     STATE_BYTES,

@@ -1,0 +1,138 @@
+"""The last release beside a newer one on one PostgreSQL: both accept and deliver until a column is dropped.
+
+BRIDGE_PREVIOUS names the interpreter of an environment with the last release. Without it this code is the last release,
+and the newer one is this code with another migration.
+"""
+
+import os
+import shutil
+from collections.abc import AsyncIterator
+from functools import partial
+from itertools import cycle
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import pytest
+
+from bridge.clock import SystemClock
+from bridge.demo.postgres import PostgresServer
+from bridge.sandbox.sandbox import Sandbox
+from bridge.store import ledger
+from tests.support.builds import Ci, small_build
+from tests.support.outcome import settled
+from tests.support.processes import GatewayProcess, Settings, until
+from tests.support.reckoning import wrong_bytes
+from tests.support.starting import interpret
+
+PREVIOUS = os.environ.get("BRIDGE_PREVIOUS", "")
+ADD = (
+    "ALTER TABLE builds ADD COLUMN next TEXT",
+    "ALTER TABLE reports ADD COLUMN next BIGINT NOT NULL DEFAULT 0",
+    "CREATE TABLE labels (build_id BIGINT PRIMARY KEY REFERENCES builds (id) ON DELETE CASCADE)",
+    "CREATE INDEX ix_builds_next ON builds (next)",
+)
+DROP = ("ALTER TABLE builds DROP COLUMN next", "UPDATE alembic_version SET compatible_from = '9998'")
+MIGRATION = """
+from alembic import op
+
+revision, down_revision, branch_labels, depends_on = {revision!r}, {former!r}, None, None
+
+
+def upgrade():
+    for statement in {statements!r}:
+        op.execute(statement)
+"""
+
+
+def with_migration(scripts: Path, folder: Path, revision: str, statements: tuple[str, ...]) -> Path:
+    """Return a copy of the folder of migrations that has another one."""
+    former = max(path.name for path in (scripts / "versions").glob("[0-9]*.py"))[:4]
+    shutil.copytree(scripts, folder)
+    text = MIGRATION.format(revision=revision, former=former, statements=statements)
+    (folder / "versions" / f"{revision}_next.py").write_text(text, encoding="utf-8")
+    return folder
+
+
+class OlderGateway(GatewayProcess):
+    """The last release."""
+
+    def __init__(self, folder: Path, settings: Settings) -> None:
+        super().__init__(folder, settings)
+        if PREVIOUS:
+            self._begin = partial(interpret, python=PREVIOUS, folder=folder)
+
+
+class NewerGateway(GatewayProcess):
+    """The release after it, with the migrations in `scripts`."""
+
+    def __init__(self, folder: Path, settings: Settings, scripts: Path) -> None:
+        super().__init__(folder, settings)
+        self._scripts = scripts
+
+    def program(self) -> list[str]:
+        return ["tests.support.newer_program", str(self._scripts), *super().program()[1:]]
+
+
+@pytest.fixture
+async def server() -> AsyncIterator[PostgresServer]:
+    async with PostgresServer() as server:
+        yield server
+
+
+@pytest.fixture
+def settings(settings: dict[str, Any], server: PostgresServer) -> dict[str, Any]:
+    return {**settings, "store": {**settings["store"], "url": server.url()}}
+
+
+@pytest.mark.timeout(600)
+async def test_the_last_release_goes_on_beside_a_newer_schema_until_it_lacks_something(
+    settings: dict[str, Any], sandbox: Sandbox, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    expanded = ledger.SCRIPTS if PREVIOUS else with_migration(ledger.SCRIPTS, tmp_path / "expanded", "9998", ADD)
+    async with (
+        OlderGateway(tmp_path / "old", settings) as old,
+        NewerGateway(tmp_path / "new", settings, expanded) as new,
+    ):
+        await old.start()
+        await _play([1], sandbox, old)
+        await new.start()
+        await _play([2, 3, 4, 5], sandbox, old, new)
+        assert len(old.events("upload_accepted")) > 1
+        assert new.events("upload_accepted")
+        await until(old.ready, "the old gateway accepts uploads beside the newer schema")
+
+        assert [await gateway.terminate() for gateway in (new, old)] == [0, 0]
+        await old.start()  # as after a crash, or to go back
+        await _play([6], sandbox, old)
+        if PREVIOUS:
+            return
+        (accepted,) = old.events("newer_schema_accepted")
+        assert accepted["schema"] == "9998"
+
+        contracted = with_migration(expanded, tmp_path / "contracted", "9999", DROP)
+        monkeypatch.setattr(ledger, "SCRIPTS", contracted)
+        await ledger.migrate_ledger(settings["store"]["url"], SystemClock())
+        await until(lambda: _is_red(old, "The ledger has schema 9999"), "the old gateway gives its reason")
+        await new.start()
+        await _play([7], sandbox, new)
+        assert await old.terminate() == 0
+        await old.spawn()
+        assert await old.wait() == 1
+        assert "schema 9999, which this older program does not support" in old.stderr()
+
+
+async def _play(numbers: list[int], sandbox: Sandbox, *gateways: GatewayProcess) -> None:
+    """Upload builds of one report to the gateways in turn; return when all have been delivered as they were sent."""
+    builds = [small_build(number, job_id=f"{number:032x}") for number in numbers]
+    turn = cycle(gateways)
+    async with Ci(sandbox.state, lambda: next(turn).server_url) as ci:
+        for build in builds:
+            await ci.play(build)
+    await until(lambda: settled(gateways[0], sandbox.state, builds), "every build has come to its end")
+    assert [sentence for build in builds for sentence in wrong_bytes(sandbox.state, build)] == []
+
+
+async def _is_red(gateway: GatewayProcess, reason: str) -> bool:
+    async with aiohttp.ClientSession() as http, http.get(f"{gateway.admin_url}/readyz") as answer:
+        return answer.status == 503 and any(reason in each for each in (await answer.json())["reasons"])
