@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 from sqlalchemy import (
+    ARRAY,
     BigInteger,
     BindParameter,
     ColumnElement,
@@ -29,7 +30,6 @@ from sqlalchemy import (
     select,
     update,
 )
-from sqlalchemy.dialects import postgresql
 from sqlalchemy.sql.dml import ReturningUpdate
 
 from bridge.domain.build import Build, BuildState
@@ -55,7 +55,7 @@ from bridge.store.sql_helpers import earlier
 NOW = bindparam("now", type_=BigInteger)
 OF_ROUTE = builds.c.route == bindparam("of_route", type_=String)
 FREE = or_(builds.c.lease_until.is_(None), builds.c.lease_until <= NOW)
-NOT_LEFT = builds.c.id != all_(bindparam("left", type_=postgresql.ARRAY(BigInteger)))
+NOT_LEFT = builds.c.id != all_(bindparam("left", type_=ARRAY(BigInteger)))
 
 
 def _claim_of(*conditions: ColumnElement[bool]) -> Statement:
