@@ -4,13 +4,13 @@ Names are exactly as received; the ledger escapes and cuts them.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from enum import StrEnum
 
 from bridge.domain.build import Build, BuildNo, DeliveryTarget, SubmittedRun, UploadMetadata
 from bridge.domain.instants import Duration, Instant
 from bridge.domain.junit.result import NO_HIGHLIGHTS, Highlights, TestCounts
 from bridge.domain.notices import NoticeEvent
+from bridge.values import dataclass
 
 
 class ReportReceipt(StrEnum):

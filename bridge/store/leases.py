@@ -7,7 +7,7 @@ changes no row (fenced_writes.py).
 from collections import Counter, deque
 from collections.abc import Iterable, Sequence
 from collections.abc import Set as AbstractSet
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 from sqlalchemy import (
@@ -50,6 +50,7 @@ from bridge.store.notices import add_events
 from bridge.store.row_mapping import BREAKER_COLUMNS
 from bridge.store.schema import UNFINISHED_BUILD, builds, deliveries, registrations, rejections, reports, runs
 from bridge.store.sql_helpers import earlier
+from bridge.values import dataclass
 
 # Statements that every claim executes are built once: that costs more than their execution.
 NOW = bindparam("now", type_=BigInteger)

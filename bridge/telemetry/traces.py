@@ -7,11 +7,12 @@ itself is in `telemetry/otel.py`, which `app/tracing.py` imports if the variable
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from contextvars import ContextVar
-from dataclasses import dataclass
 from types import TracebackType
 from typing import TYPE_CHECKING, Final, Protocol, Self
 
 from yarl import URL
+
+from bridge.values import dataclass
 
 if TYPE_CHECKING:
     from bridge.telemetry.otel import Tracer

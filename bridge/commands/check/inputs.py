@@ -4,7 +4,6 @@ import glob
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import closing
-from dataclasses import dataclass
 from io import SEEK_END
 from pathlib import Path
 from tempfile import SpooledTemporaryFile
@@ -16,6 +15,7 @@ from bridge.server.compression.archives import HEAD_BYTES, ArchiveBudget, Skippe
 from bridge.server.compression.codecs import MAX_STACKED, content_coding_of
 from bridge.server.compression.decompress import DecompressionPipeline
 from bridge.settings.model import ServerSettings
+from bridge.values import dataclass
 
 SUFFIX = ".xml"
 """Of the files to check in a folder."""

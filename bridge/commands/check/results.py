@@ -2,7 +2,6 @@
 
 import os
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from enum import StrEnum
 from functools import partial
 from pathlib import Path
@@ -26,6 +25,7 @@ from bridge.domain.junit.validator import (
 )
 from bridge.domain.junit.writers import traits_of
 from bridge.errors import BridgeError, CallerError
+from bridge.values import dataclass
 
 NOT_JUNIT: Final = "not_junit"
 """The validator's reason for XML of another kind."""

@@ -3,10 +3,12 @@
 import gzip
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from tempfile import SpooledTemporaryFile
 from typing import BinaryIO, Final, Protocol, cast
 from urllib.parse import quote
+
+from bridge.values import dataclass
 
 MAX_FILES: Final = 500
 MAX_BYTES: Final = 32 << 20

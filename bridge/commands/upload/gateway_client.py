@@ -13,7 +13,6 @@ import time
 from base64 import b64encode
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
 from typing import Any, BinaryIO, Final
 from urllib.parse import unquote, urlencode, urlsplit
@@ -21,6 +20,7 @@ from urllib.request import getproxies, proxy_bypass
 
 from bridge import __version__
 from bridge.errors import BridgeError
+from bridge.values import dataclass
 
 UPLOAD_PATH: Final = "/v1/report/junit/report/upload"
 STATUS_PATH: Final = "/bridge/v1/builds/{job_id}/{build_no}"

@@ -3,7 +3,6 @@
 import asyncio
 from collections import Counter
 from collections.abc import AsyncGenerator, Generator, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, Final
 
@@ -14,6 +13,7 @@ from bridge.server.compression.codecs import PIECE_BYTES, ContentCoding, content
 from bridge.server.compression.tar import read_tar
 from bridge.server.compression.zip import read_zip
 from bridge.server.http.responses import escape_for_display
+from bridge.values import dataclass
 
 HEAD_BYTES: Final = 512  # read by `is_archive`
 MAX_NAME_CHARACTERS: Final = 4096  # of a member: as long as a path may be

@@ -3,7 +3,6 @@
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
-from dataclasses import dataclass
 from typing import Any, Final, NoReturn
 
 import aiohttp
@@ -45,6 +44,7 @@ from bridge.server.proxy.streaming import (
 )
 from bridge.telemetry.metrics import Metrics
 from bridge.telemetry.repeated_lines import log_refusal
+from bridge.values import dataclass
 
 MAX_SIGNED_BYTES: Final = 1024 * 1024
 """A signed body is read completely before it is forwarded. Huawei's own limit is 12 MB; its requests are some KB."""

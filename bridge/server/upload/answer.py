@@ -2,7 +2,6 @@
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import TypedDict
 
 from aiohttp import web
@@ -12,6 +11,7 @@ from bridge.domain.text_format import counted
 from bridge.errors import BridgeError
 from bridge.server.http.responses import error_response, escape_for_display, success_response
 from bridge.server.upload.commit import kind_of
+from bridge.values import dataclass
 
 STATUSES = {
     ReportReceipt.NEW: "accepted",

@@ -7,7 +7,7 @@ import asyncio
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Final
 
 import structlog
@@ -63,6 +63,7 @@ from bridge.store.blobs.base import Spool
 from bridge.telemetry.metrics import Metrics
 from bridge.telemetry.repeated_lines import log_refusal
 from bridge.telemetry.traces import span, trace_context
+from bridge.values import dataclass
 
 RECORD_SECONDS: Final = 5.0
 """For the ledger to record a rejection; the client waits for its answer meanwhile."""
