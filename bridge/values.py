@@ -17,7 +17,7 @@ def _decorator(*, frozen: bool = False, kw_only: bool = False, slots: bool = Fal
     def decorate(cls: type) -> type:
         cls.__doc__ = cls.__doc__ or cls.__name__  # otherwise it would be made from the signature, which takes long
         cls = dataclasses.dataclass(init=False, repr=False, eq=False, kw_only=kw_only, slots=slots)(cls)
-        methods: dict[str, Any] = {"__signature__": _LazySignature()}
+        methods: dict[str, Any] = {"__signature__": SIGNATURE}
         methods |= _generated_later(cls, "__init__", init=True, frozen=frozen)
         methods |= _generated_later(cls, "__repr__", repr=True)
         if eq and frozen:
@@ -25,9 +25,9 @@ def _decorator(*, frozen: bool = False, kw_only: bool = False, slots: bool = Fal
         elif eq:
             methods |= _generated_later(cls, "__eq__", eq=True) | {"__hash__": None}
         if frozen:
-            methods |= _immutable(cls)
+            methods |= {"__setattr__": _set_value, "__delattr__": _delete_value}
         if frozen and slots:
-            methods |= _pickled(cls)
+            methods |= {"__getstate__": _state, "__setstate__": _restore}
         for name, method in methods.items():
             if name not in cls.__dict__ or cls.__dict__[name] is None:  # the class's own methods are kept
                 setattr(cls, name, method)
@@ -66,33 +66,28 @@ def _copy(field: "dataclasses.Field[Any]") -> Any:
     return dataclasses.field(**{name: getattr(field, name) for name in copied})
 
 
-def _immutable(cls: type) -> dict[str, Any]:
-    names = frozenset(field.name for field in dataclasses.fields(cls))
+def _set_value(self: object, name: str, value: object) -> None:
+    _require_no_field(self, "assign to", name)
+    object.__setattr__(self, name, value)
 
-    def set_value(self: object, name: str, value: object) -> None:
-        if type(self) is cls or name in names:
-            raise FrozenInstanceError(f"cannot assign to field {name!r}")
+
+def _delete_value(self: object, name: str) -> None:
+    _require_no_field(self, "delete", name)
+    object.__delattr__(self, name)
+
+
+def _require_no_field(value: Any, what: str, name: str) -> None:
+    if "__dataclass_fields__" in type(value).__dict__ or name in value.__dataclass_fields__:
+        raise FrozenInstanceError(f"cannot {what} field {name!r}")
+
+
+def _state(self: Any) -> list[Any]:
+    return [getattr(self, name) for name in self.__dataclass_fields__]
+
+
+def _restore(self: Any, state: list[Any]) -> None:
+    for name, value in zip(self.__dataclass_fields__, state, strict=True):
         object.__setattr__(self, name, value)
-
-    def delete_value(self: object, name: str) -> None:
-        if type(self) is cls or name in names:
-            raise FrozenInstanceError(f"cannot delete field {name!r}")
-        object.__delattr__(self, name)
-
-    return {"__setattr__": set_value, "__delattr__": delete_value}
-
-
-def _pickled(cls: type) -> dict[str, Any]:
-    names = tuple(field.name for field in dataclasses.fields(cls))
-
-    def state_of(self: object) -> list[Any]:
-        return [getattr(self, name) for name in names]
-
-    def restore(self: object, state: list[Any]) -> None:
-        for name, value in zip(names, state, strict=True):
-            object.__setattr__(self, name, value)
-
-    return {"__getstate__": state_of, "__setstate__": restore}
 
 
 class _LazySignature:
@@ -107,6 +102,8 @@ class _LazySignature:
             parameters.append(Parameter(field.name, kind, default=default, annotation=field.type))
         return Signature(parameters)
 
+
+SIGNATURE = _LazySignature()
 
 if TYPE_CHECKING:
     from dataclasses import dataclass  # what checkers know
