@@ -15,6 +15,7 @@ from pydantic import AfterValidator, AwareDatetime, BaseModel, BeforeValidator, 
 from pydantic.fields import FieldInfo
 
 from bridge.domain.callers import hash_token
+from bridge.domain.intake import MAX_FILES, MAX_REPORT_SIZE, MAX_REQUEST_SIZE
 from bridge.domain.notices import EventKind
 from bridge.domain.routing import ANY, InvalidFilePolicy
 
@@ -179,9 +180,9 @@ class ServerSettings(SettingsTable):
 
     host: Host = "0.0.0.0"
     port: Port = 8080
-    max_report_size: Size = 50 * MIB
-    max_request_size: Size = 256 * MIB
-    max_files: Count = 5000
+    max_report_size: Size = MAX_REPORT_SIZE
+    max_request_size: Size = MAX_REQUEST_SIZE
+    max_files: Count = MAX_FILES
     on_invalid: InvalidFilePolicy = InvalidFilePolicy.FAIL
     trusted_proxies: tuple[str, ...] = ()
     tls_cert_file: str = ""

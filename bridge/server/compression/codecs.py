@@ -11,8 +11,8 @@ from typing import Final, Protocol
 import brotli  # type: ignore[import-untyped]  # the package brings no type marker
 from backports import zstd
 
+from bridge.domain.text_format import quote_for_display
 from bridge.errors import UnknownEncoding
-from bridge.server.http.responses import quote_for_display
 
 PIECE_BYTES: Final = 64 * 1024  # returned at once, about: takes some tenths of a millisecond
 MAX_STACKED: Final = 2  # a file that is stored compressed and sent compressed; more is an attack

@@ -21,9 +21,10 @@ from multidict import MultiMapping
 from bridge.domain.build import BuildNo, UploadMetadata
 from bridge.domain.routing import canonical_job_id
 from bridge.domain.submission import submitted_build_no
+from bridge.domain.text_format import quote_for_display
 from bridge.errors import BadParameter, TooLarge, Unavailable
 from bridge.server.http.file_names import decode_text
-from bridge.server.http.responses import failure_response, next_request_id, quote_for_display
+from bridge.server.http.responses import failure_response, next_request_id
 from bridge.values import dataclass
 
 UPLOAD_PATH = "/v1/report/junit/report/upload"

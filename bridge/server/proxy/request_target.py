@@ -10,8 +10,8 @@ from typing import Final
 from urllib.parse import unquote_plus
 
 from bridge.domain.routing import canonical_job_id
+from bridge.domain.text_format import quote_for_display
 from bridge.errors import BadParameter, Forbidden
-from bridge.server.http.responses import quote_for_display
 from bridge.values import dataclass
 
 

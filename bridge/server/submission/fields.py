@@ -14,9 +14,9 @@ from urllib.parse import parse_qsl
 from multipart import MultipartError, parse_form_data  # type: ignore[import-untyped]  # the package has no type marker
 
 from bridge.domain.build import SubmittedRun
+from bridge.domain.text_format import quote_for_display
 from bridge.protocols.http_response import Json, read_json
 from bridge.server.http.file_names import decode_text
-from bridge.server.http.responses import quote_for_display
 from bridge.values import dataclass
 
 MAX_BODY_BYTES: Final = 64 * 1024  # of fields; the file is not part of a registration

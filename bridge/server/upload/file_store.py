@@ -12,8 +12,8 @@ from bridge.domain.instants import Duration
 from bridge.domain.intake import MAX_REJECTIONS, NewRejection, NewReport, QuarantinedFile
 from bridge.domain.junit.result import Invalid, ValidationResult
 from bridge.domain.routing import Route
+from bridge.domain.text_format import escape_for_display
 from bridge.errors import BadReport, NoRoute, TooLarge, Unavailable
-from bridge.server.http.responses import escape_for_display
 from bridge.server.validation.pool import ValidationPool
 from bridge.server.validation.transform import (
     TOO_LARGE,

@@ -8,6 +8,7 @@ from typer.testing import CliRunner
 from bridge import cli
 from bridge.commands import serve_arguments
 from bridge.commands.serve_arguments import PlainArguments, read_plain_arguments
+from bridge.errors import SettingsError
 
 VARIABLES = {"BRIDGE_CONFIG": "from-variable.toml"}
 
@@ -60,9 +61,14 @@ def test_other_arguments_are_left_to_typer(arguments):
     assert read_plain_arguments(arguments, VARIABLES) is None
 
 
-def test_a_gateway_that_cannot_start_prints_cause_and_remedy_and_exits_with_1(capsys, tmp_path):
-    assert serve_arguments.main(PlainArguments(tmp_path / "missing.toml", paused=False)) == 1
-    assert "there is no such file" in capsys.readouterr().err
+def test_a_gateway_that_cannot_start_prints_cause_and_remedy_and_exits_with_1(monkeypatch, capsys):
+    def fail(*_: object, **__: object) -> None:
+        raise SettingsError(["server.port: is not a port. Use a number."])
+
+    monkeypatch.setattr(serve_arguments, "run_gateway", fail)
+
+    assert serve_arguments.main(PlainArguments(Path("a.toml"), paused=False)) == 1
+    assert capsys.readouterr().err == "server.port: is not a port. Use a number.\n"
 
 
 def test_ctrl_c_before_the_gateway_runs_exits_like_a_shell(monkeypatch):
