@@ -9,7 +9,7 @@ WORKERS ?= 6
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: alerts audit deploy-tools dist manifests sbom site screenshots help demo fast one test check lint types format docs verdicts fuzz bench bench-console bench-deliver bench-hook bench-hostile bench-move bench-polling bench-proxy bench-scale bench-slow bench-upload bench-validation chaos language upgrade upload-path lock clean
+.PHONY: alerts audit deploy-tools dist manifests sbom site screenshots help demo fast one test check lint types format docs verdicts fuzz bench bench-console bench-deliver bench-hook bench-hostile bench-move bench-polling bench-proxy bench-scale bench-slow bench-start bench-upload bench-validation chaos language upgrade upload-path lock clean
 
 help: ## list these targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sort | sed 's/:.*## /\t/' | expand -t 18
@@ -147,6 +147,9 @@ bench-move: $(VENV)/.dev ## a ledger of 100,000 builds moved from SQLite and dis
 
 bench-upload: $(VENV)/.dev ## how long a build step waits, beside register and PUT one after the other
 	$(RUN) bench/upload.py $(OPTIONS)
+
+bench-start: $(VENV)/.dev ## CPU and memory of a start, and CPU of commands: OPTIONS="--against COMMIT"
+	$(RUN) bench/start.py $(OPTIONS)
 
 bench-hook: $(VENV)/.dev ## time from a build's end to finalize if CI calls the webhook
 	$(RUN) bench/hook.py

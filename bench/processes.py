@@ -100,22 +100,30 @@ class ServerProcess:
         for pid in self.pids():
             with suppress(OSError):
                 fields = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()
-                words = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
-                module = next((word for word in words if word.startswith(b"bridge.")), b"child").decode()
-                is_writer = Path(f"/proc/{pid}/comm").read_text(encoding="utf-8") == "bridge-writer\n"  # a fork of main
-                name = "sqlite_writer" if is_writer else module.rpartition(".")[2]
-                name = "main" if pid == self._process.pid else name
-                used[name] += sum(map(int, fields[11:13])) / _TICKS_A_SECOND
+                used[self._name_of(pid)] += sum(map(int, fields[11:13])) / _TICKS_A_SECOND
         return used
+
+    def _name_of(self, pid: int) -> str:
+        if pid == self._process.pid:
+            return "main"
+        if Path(f"/proc/{pid}/comm").read_text(encoding="utf-8") == "bridge-writer\n":  # a fork of main
+            return "sqlite_writer"
+        words = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
+        return next((word for word in words if word.startswith(b"bridge.")), b"child").decode().rpartition(".")[2]
 
     def memory_bytes(self) -> int:
         """Return the memory of the process and its children now: PSS, so shared pages count once."""
-        size = 0
+        return sum(self.memory_by_process().values())
+
+    def memory_by_process(self) -> Counter[str]:
+        """Return that memory by process, named as in `cpu_by_process`."""
+        sizes: Counter[str] = Counter()
         for pid in self.pids():
             with suppress(OSError):
                 lines = Path(f"/proc/{pid}/smaps_rollup").read_text(encoding="ascii").splitlines()
-                size += next(int(line.split()[1]) for line in lines if line.startswith("Pss:")) * 1024
-        return size
+                size = next(int(line.split()[1]) for line in lines if line.startswith("Pss:")) * 1024
+                sizes[self._name_of(pid)] += size
+        return sizes
 
     def pids(self) -> list[int]:
         """Return the ids of the process and its descendants."""

@@ -6,7 +6,6 @@ No component sees a mix of old and new settings: what began with one configurati
 import asyncio
 import os
 from collections import OrderedDict
-from dataclasses import dataclass
 from functools import partial
 
 from bridge.app.config_mapping import (
@@ -49,6 +48,7 @@ from bridge.server.webhook import WebhookHandler
 from bridge.settings import Settings
 from bridge.store.retention import routes_in_use
 from bridge.store.signature_uses import record_signature_uses
+from bridge.values import dataclass
 from bridge.worker.call_executor import UpstreamCallExecutor
 from bridge.worker.notices import NoticeConfig
 from bridge.worker.reconcile import UpstreamClients, WorkerConfig

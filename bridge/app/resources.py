@@ -4,7 +4,7 @@
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -37,6 +37,7 @@ from bridge.store.blobs.temp_file import TempFolder
 from bridge.store.engine.base import Database
 from bridge.telemetry.metrics import Metrics
 from bridge.telemetry.traces import call_span
+from bridge.values import dataclass
 from bridge.worker.background_tasks import BackgroundTasks
 from bridge.worker.clock_skew import LedgerClockCheck
 from bridge.worker.own_faults import OwnFaults

@@ -4,7 +4,6 @@ import hashlib
 import secrets
 from collections.abc import AsyncGenerator, AsyncIterable, Awaitable, Callable, Sequence
 from contextlib import aclosing
-from dataclasses import dataclass
 from typing import NoReturn, TypeVar
 
 from yarl import URL
@@ -21,6 +20,7 @@ from bridge.protocols.aksk_signing import EMPTY_SHA256, UNSIGNED_PAYLOAD, RawReq
 from bridge.protocols.codearts_build import credentials_rejected
 from bridge.protocols.codearts_check import read_refresh, refresh_target
 from bridge.protocols.http_response import HttpResponse
+from bridge.values import dataclass
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

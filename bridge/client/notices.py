@@ -1,6 +1,6 @@
 """Send notices to webhooks over guarded sessions: no redirects, addresses of the own network only if they are named."""
 
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Final
 
 from pydantic import SecretStr
@@ -11,6 +11,7 @@ from bridge.domain.instants import Instant
 from bridge.domain.notices import Notice, secret_parts
 from bridge.protocols.http_response import HttpResponse
 from bridge.protocols.notices import NoticeArrived, NoticeFormat, NoticeRejected, read_answer, to_request
+from bridge.values import dataclass
 
 LIMITS: Final = Timeouts(connect_seconds=5, read_seconds=10, total_seconds=15)
 """Chats answer in a second. The lease of a notice (SEND_LEASE) is longer than these limits."""

@@ -1,11 +1,12 @@
 """The outbound proxy: through which proxy a call goes, and which certificate authorities are trusted."""
 
 import ssl
-from dataclasses import dataclass, field
+from dataclasses import field
 
 from yarl import URL
 
 from bridge.domain.no_proxy import NoProxyEntry
+from bridge.values import dataclass
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

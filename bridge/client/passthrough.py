@@ -8,7 +8,6 @@ body, repeats PUT and DELETE, and does not expose whether the body is still bein
 import asyncio
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager, suppress
-from dataclasses import dataclass
 from types import TracebackType
 from typing import Final, Self
 
@@ -23,6 +22,7 @@ from yarl import URL
 from bridge.client.outbound_proxy import DIRECT, OutboundProxy
 from bridge.client.session import describe_failure
 from bridge.errors import BadGateway, GatewayTimeout
+from bridge.values import dataclass
 
 CONNECT_SECONDS: Final = 10.0
 """For DNS, TCP and TLS; an upstream that takes longer is treated as unreachable."""

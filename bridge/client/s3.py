@@ -9,7 +9,7 @@ import hashlib
 import os
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, aclosing, suppress
-from dataclasses import dataclass, field
+from dataclasses import field
 from types import TracebackType
 from typing import Any, NamedTuple, Self
 
@@ -27,6 +27,7 @@ from bridge.domain.outcomes import OutcomeUnknown, PutOutcome, Stored, body_diff
 from bridge.errors import BridgeError, Unavailable, UnexpectedResponse
 from bridge.protocols.http_response import HttpResponse
 from bridge.protocols.s3 import CHECK_ENDPOINT, ObjectListing, Piece, describe_failure, holds_document, read_piece
+from bridge.values import dataclass
 
 FALLBACK_REGION = "us-east-1"
 """Signed with if no region is configured: S3-compatible servers without regions expect it."""

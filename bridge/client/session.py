@@ -9,7 +9,7 @@ import zlib
 from collections.abc import AsyncIterable, Awaitable, Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from contextvars import ContextVar
-from dataclasses import dataclass, field
+from dataclasses import field
 from functools import lru_cache, partial
 from types import TracebackType
 from typing import TYPE_CHECKING, Protocol, Self, TypeVar
@@ -21,6 +21,7 @@ from bridge.client.outbound_proxy import DIRECT, OutboundProxy
 from bridge.client.ssrf_guard import STORAGE_BLOCKED, AddressBlocked, guarded_socket
 from bridge.domain.outcomes import NotSent, OutcomeUnknown
 from bridge.protocols.http_response import HttpResponse, clean, http_date
+from bridge.values import dataclass
 
 if TYPE_CHECKING:
     from aiohttp.connector import Connection

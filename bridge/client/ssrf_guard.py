@@ -5,11 +5,12 @@ Hosts are checked before a connection is tried, addresses when it is made.
 
 import ipaddress
 import socket
-from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
 from aiohttp import AddrInfoType
 from yarl import URL
+
+from bridge.values import dataclass
 
 GLOBAL_UNICAST = ipaddress.IPv6Network("2000::/3")
 """All that is assigned for the internet (RFC 4291, section 2.4). `ipaddress` takes reserved blocks for global, and the

@@ -3,7 +3,7 @@
 import json
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from http import HTTPStatus
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,7 @@ from bridge.domain.text_format import is_web_address
 from bridge.errors import BridgeError
 from bridge.settings import load
 from bridge.settings.model import AdminSettings
+from bridge.values import dataclass
 
 TOTAL_SECONDS = 15.0  # the gateway may call CodeArts before it answers
 CONNECT_SECONDS = 3.0  # the gateway is usually on this machine

@@ -6,7 +6,7 @@ Calls are paced at half the rate of `polling.requests_per_minute`, because a gat
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import field
 from functools import partial
 from typing import Final, TypeVar
 
@@ -29,6 +29,7 @@ from bridge.domain.outcomes import (
 from bridge.errors import BridgeError
 from bridge.protocols.codearts_lists import MAX_WINDOW, PAGE_SIZE, WINDOW_MARGIN
 from bridge.settings import Settings
+from bridge.values import dataclass
 
 WINDOW: Final = Duration(MAX_WINDOW - 2 * WINDOW_MARGIN)
 """Of one list of builds: the margins on both sides make it 31 days, which is the most that CodeArts lists."""

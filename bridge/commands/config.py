@@ -1,13 +1,11 @@
 """Settings for commands, `bridge check-config` and `bridge migrate`. Importing this does not import the gateway."""
-# ruff: noqa: PLC0415 -- a gateway, which imports this too, does not print
+# ruff: noqa: PLC0415 -- a gateway, which imports this too, does not print; checking needs no ledger
 
 import asyncio
 import json
 import os
 import sys
 from pathlib import Path
-
-import typer
 
 from bridge.clock import SystemClock
 from bridge.commands.console import highlight_key, print_note, print_result
@@ -16,7 +14,6 @@ from bridge.domain.callers import hash_token
 from bridge.domain.text_format import counted
 from bridge.errors import BridgeError
 from bridge.settings import Settings, load, unused_variables, warnings
-from bridge.store import ledger
 
 OTHERS = 0o007
 """Permissions of other users. Ledger and spool contain reports, and URLs that are still valid."""
@@ -49,7 +46,7 @@ def check_config(path: Path, *, online: bool = False, json_wanted: bool = False)
     found = _ask_upstreams(settings) if online else []
     if json_wanted:
         asked = as_json(found) if online else None
-        typer.echo(json.dumps({"valid": True, "warnings": sentences, "online": asked}, indent=2, ensure_ascii=False))
+        print(json.dumps({"valid": True, "warnings": sentences, "online": asked}, indent=2, ensure_ascii=False))  # noqa: T201
         return all(finding.state is not FindingState.FAILED for finding in found)
     for sentence in sentences:
         print_note(highlight_key(sentence, "yellow"))
@@ -72,6 +69,8 @@ def _ask_upstreams(settings: Settings) -> list[Finding]:
 
 def migrate_ledger(path: Path) -> None:
     """Create or migrate the ledger; raise LedgerError if it is in use or has a newer schema."""
+    from bridge.store import ledger
+
     restrict_umask()
     name, revision = asyncio.run(ledger.migrate_ledger(read_settings(path).store.url, SystemClock()))
     print_result(f"The ledger {name} is at schema {revision}.")
@@ -89,13 +88,15 @@ def print_hash() -> None:
         raise BridgeError(
             "The token contains a line break, a control character or a space at either end. Copy it again."
         )
-    typer.echo(hash_token(token))
+    print(hash_token(token))  # noqa: T201
     if sys.stdout.isatty():
         print_note("Set it as `hash` in [[callers.tokens]]. Give the token itself to the caller only.")
 
 
 def _read() -> str:
     if sys.stdin.isatty():
+        import typer
+
         return str(typer.prompt("Token", hide_input=True, err=True))
     content = sys.stdin.buffer.read(MAX_TOKEN_BYTES + 1)
     if len(content) > MAX_TOKEN_BYTES:

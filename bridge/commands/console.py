@@ -9,35 +9,32 @@ import errno
 import os
 import re
 import signal
+import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
-
-import structlog
+from typing import TYPE_CHECKING, TextIO
 
 from bridge.errors import BridgeError, SettingsError
 from bridge.store.engine.path_errors import explain_path_error
 
 if TYPE_CHECKING:
-    from rich.console import Console
     from rich.text import Text
+
+STYLE_VARIABLES = frozenset({"FORCE_COLOR", "TTY_COMPATIBLE"})
+"""Variables by which rich takes a pipe for a terminal."""
 
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
-log = structlog.get_logger(__name__)
+UNPRINTED = dict.fromkeys((7, 8, 11, 12, 13))  # as rich has it: bell, backspace, vertical tab, form feed, return
 
 
 def print_result(text: "str | Text") -> None:
     """Print a result to stdout."""
-    from rich.console import Console
-
-    _print(Console(highlight=False), text)
+    _print(sys.stdout, text)
 
 
 def print_note(text: "str | Text") -> None:
     """Print anything beside the result to stderr."""
-    from rich.console import Console
-
-    _print(Console(stderr=True, highlight=False), text)
+    _print(sys.stderr, text)
 
 
 def print_failure(error: BridgeError | OSError) -> None:
@@ -98,8 +95,14 @@ def stop_requested() -> asyncio.Future[signal.Signals]:
     for stop in stops:
         loop.add_signal_handler(stop, handle, stop)
     if signal.SIGHUP not in stops:  # by default it ends a process
-        loop.add_signal_handler(signal.SIGHUP, lambda: log.warning("reload_ignored"))
+        loop.add_signal_handler(signal.SIGHUP, _ignore_reload)
     return requested
+
+
+def _ignore_reload() -> None:
+    import structlog
+
+    structlog.get_logger(__name__).warning("reload_ignored")
 
 
 def reload_requested() -> asyncio.Event:
@@ -125,5 +128,11 @@ def _detach(terminals: list[int]) -> None:
             os.close(null)
 
 
-def _print(console: "Console", text: "str | Text") -> None:
+def _print(stream: TextIO, text: "str | Text") -> None:
+    if isinstance(text, str) and not stream.isatty() and not STYLE_VARIABLES & os.environ.keys():
+        print(text.translate(UNPRINTED), file=stream)
+        return
+    from rich.console import Console
+
+    console = Console(file=stream, highlight=False)
     console.print(text, markup=False, soft_wrap=not console.is_terminal)

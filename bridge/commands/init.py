@@ -5,7 +5,6 @@ import os
 import secrets
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
 from typing import Final, TypeVar
@@ -16,6 +15,7 @@ from bridge.commands.console import print_result
 from bridge.domain.callers import hash_token
 from bridge.errors import BridgeError, SettingsError
 from bridge.settings import load
+from bridge.values import dataclass
 
 ENDPOINT: Final = "https://cloudbuild-ext.{region}.myhuaweicloud.com"
 TOKEN_SUFFIX: Final = ".ci-token"  # noqa: S105 -- of a file name

@@ -6,7 +6,7 @@ import re
 import sys
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import UTC, datetime
 from enum import StrEnum
 from itertools import chain, count
@@ -30,6 +30,7 @@ from bridge.domain.routing import ANY, Route, RoutingKeys, candidate_routes, can
 from bridge.domain.text_format import counted, have, printable, rfc3339
 from bridge.errors import BadParameter, BridgeError
 from bridge.settings import Settings
+from bridge.values import dataclass
 
 GATEWAY_CALLS: Final = 8  # at once
 NEWEST_BUILDS: Final = 20  # of a job, among which the one with the highest number is looked for

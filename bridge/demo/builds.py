@@ -1,8 +1,10 @@
 """The four builds of the demo, with JUnit reports as Maven Surefire and pytest write them."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from xml.sax.saxutils import escape, quoteattr
+
+from bridge.values import dataclass
 
 STARTED = "2026-03-02T09:15:04"
 

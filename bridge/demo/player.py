@@ -4,7 +4,7 @@ import asyncio
 import time
 from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,7 @@ from bridge.sandbox.runs import State
 from bridge.sandbox.sandbox import Sandbox, settings_toml
 from bridge.settings import Settings, load
 from bridge.settings.model import AdminSettings, PollingSettings, S3Settings
+from bridge.values import dataclass
 
 POLLING = PollingSettings(
     # Shorter than settings allow, so that the demo takes seconds.

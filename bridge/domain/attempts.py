@@ -5,13 +5,13 @@ returns them in the same form.
 """
 
 from collections.abc import Iterable
-from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final, Protocol
 
 from bridge.domain import outcomes
 from bridge.domain.build import RegistrationState
 from bridge.domain.instants import Duration, Instant, between
+from bridge.values import dataclass
 
 KEPT_ATTEMPTS: Final = 20
 """Attempts of one delivery, or of finalizing one build, that are kept and shown: the newest ones."""

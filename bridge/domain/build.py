@@ -4,12 +4,13 @@ Ids are those of the ledger.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from enum import StrEnum
 
 from bridge.domain.code_check.models import CodeCheckState
 from bridge.domain.instants import EPOCH, ZERO, Duration, Instant
 from bridge.domain.result_mismatch import MismatchKind
+from bridge.values import dataclass
 
 BuildNo = int | str
 """What tells the builds of a job apart: CodeArts' number, or as text the build_id of a submitted build."""

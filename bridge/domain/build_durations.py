@@ -6,10 +6,10 @@ that a build which takes far longer than usual is asked about rarely, and not gi
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 from statistics import median
 
 from bridge.domain.instants import MINUTE, SECOND, Duration
+from bridge.values import dataclass
 
 LEARNED_FROM = 20
 """Builds of a job whose durations count: its newest ones, because jobs change."""

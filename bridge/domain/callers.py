@@ -3,10 +3,11 @@
 import hashlib
 import hmac
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import field
 from enum import StrEnum
 
 from bridge.domain.instants import Instant
+from bridge.values import dataclass
 
 SCOPES = frozenset({"upload", "status", "proxy"})
 """upload: upload reports; status: read the status of a build; proxy: call CodeArts through the bridge."""

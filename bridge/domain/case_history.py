@@ -2,12 +2,12 @@
 
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Final, NamedTuple
 
 from bridge.domain.junit.case_digest import FAILED, FIELD, FLAKY_CASE, PASSED, CaseResult
 from bridge.domain.junit.name_tokens import tokens_of
 from bridge.domain.unstable_names import UnstableNames, find_unstable_names
+from bridge.values import dataclass
 
 MAX_LISTED: Final = 50
 """Flaky tests, and slow ones."""

@@ -4,7 +4,7 @@ Every change to a delivery or registration names the state it leaves, so that a 
 """
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from types import MappingProxyType
 from typing import Any, TypeVar
 
@@ -25,6 +25,7 @@ from bridge.domain.build import (
 from bridge.domain.code_check.models import CODE_CHECK_TRANSITIONS, CodeCheckState, CodeCheckStatus
 from bridge.domain.instants import Instant
 from bridge.domain.junit.result import TestCounts
+from bridge.values import dataclass
 
 
 @dataclass(frozen=True)

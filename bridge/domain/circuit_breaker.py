@@ -6,12 +6,13 @@ counts that time.
 """
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from enum import StrEnum
 from types import MappingProxyType
 
 from bridge.domain.clock_trust import TRUSTED, Verdict
 from bridge.domain.instants import EPOCH, HOUR, SECOND, ZERO, Duration, Instant, after, between
+from bridge.values import dataclass
 
 TESTNOD = "testnod"
 CODEARTS = "codearts"

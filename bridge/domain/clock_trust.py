@@ -6,12 +6,13 @@ only if the wall clock is set.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from enum import StrEnum
 from types import MappingProxyType
 
 from bridge.domain.instants import DAY, HOUR, MINUTE, SECOND, Duration
 from bridge.domain.text_format import span
+from bridge.values import dataclass
 
 STEP_US = MINUTE
 """A smaller step of a clock is ignored: back-offs and URLs last longer."""

@@ -5,7 +5,6 @@ leaves all of them or none, and the build is finalized after the report like aft
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from hashlib import sha256
 from typing import Any
 
@@ -16,6 +15,7 @@ from bridge.domain.changes import AddReport, BumpReportSeq, Change
 from bridge.domain.instants import Instant
 from bridge.domain.junit.result import TestCounts
 from bridge.domain.policy import Policy
+from bridge.values import dataclass
 
 GENERATED_BY = "bridge"
 """The `caller` of a generated report."""

@@ -4,13 +4,18 @@ Names are exactly as received; the ledger escapes and cuts them.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from enum import StrEnum
+from typing import Final
 
 from bridge.domain.build import Build, BuildNo, DeliveryTarget, SubmittedRun, UploadMetadata
 from bridge.domain.instants import Duration, Instant
 from bridge.domain.junit.result import NO_HIGHLIGHTS, Highlights, TestCounts
 from bridge.domain.notices import NoticeEvent
+from bridge.values import dataclass
+
+MAX_REPORT_SIZE: Final = 50 << 20  # bytes: the default, and those below
+MAX_REQUEST_SIZE: Final = 256 << 20
+MAX_FILES: Final = 5000  # of one upload
 
 
 class ReportReceipt(StrEnum):

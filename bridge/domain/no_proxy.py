@@ -5,8 +5,9 @@ resolved, so a network matches only hosts given by address.
 """
 
 import re
-from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
+
+from bridge.values import dataclass
 
 _HOST_AND_PORT = re.compile(r"(?P<host>\[[^\]]*\]|[^:]*)(?::(?P<port>[0-9]{1,5}))?")
 _NAME = re.compile(r"[^\s:/@\[\]*?]+")

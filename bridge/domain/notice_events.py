@@ -1,7 +1,6 @@
 """Which facts are events for notices, and their sentences. Nothing is computed without subscriptions."""
 
 from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Final
 
 from bridge.domain.build import Build, BuildNo, Delivery, DeliveryState, DeliveryTarget
@@ -24,6 +23,7 @@ from bridge.domain.result_mismatch import MismatchKind
 from bridge.domain.routing import Route, candidate_routes, keys_of_upload
 from bridge.domain.text_format import capital, cause_and_action, clause_or_unknown, counted, rfc3339, span, were
 from bridge.domain.why import NO_ACTION, WhyAnswer, WhyCase, away, subject_of, why_urgent
+from bridge.values import dataclass
 
 AWAY_FOR: Final = Duration(15 * MINUTE)
 """An upstream that has been away this long is announced. Shorter outages end by themselves."""

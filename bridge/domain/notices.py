@@ -6,7 +6,7 @@ one notice for each target, so that a storm of events is a bounded number of not
 """
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import fields
 from enum import StrEnum
 from ipaddress import ip_address
 from typing import Any, Final
@@ -18,6 +18,7 @@ from bridge.domain.no_proxy import NoProxyEntry
 from bridge.domain.retry import delay_us, delay_with_retry_after
 from bridge.domain.secret_search import MIN_SECRET_CHARACTERS
 from bridge.domain.text_format import counted
+from bridge.values import dataclass
 
 GROUP_WAIT: Final = Duration(10 * SECOND)
 """From the first event of a group to its notice: what fails together is in one notice."""

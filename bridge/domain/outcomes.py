@@ -3,12 +3,13 @@
 `message` is the upstream's own text, cut and free of secrets.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import field
 
 from bridge.domain.build import BuildRecord
 from bridge.domain.code_check.models import CheckReport
 from bridge.domain.instants import Duration, Instant
 from bridge.errors import BridgeError, CorruptBlob
+from bridge.values import dataclass
 
 SHOWN_DIGITS = 12
 """Of a digest in a message: enough to distinguish two."""

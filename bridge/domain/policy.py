@@ -1,10 +1,11 @@
 """The settings that the life of a build depends on, as `plan` needs them."""
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import lru_cache
 
 from bridge.domain.instants import MINUTE, Duration
 from bridge.domain.routing import ResultSuite, Route
+from bridge.values import dataclass
 
 RECORD_TIMEOUT = MINUTE
 """How long the first register waits for record-info: a longer wait would delay reports that are at hand."""

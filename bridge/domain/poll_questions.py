@@ -8,13 +8,14 @@ ended since it was last seen running, times half the time since then.
 from array import array
 from collections import Counter, OrderedDict
 from collections.abc import Callable, Collection, Iterable
-from dataclasses import dataclass, field
+from dataclasses import field
 from heapq import heapify, heappop, heappush
 from itertools import islice
 
 from bridge.domain.build_durations import UNKNOWN, Durations
 from bridge.domain.instants import EPOCH, MINUTE, SECOND, Duration, Instant, after, between
 from bridge.domain.request_rate import Api
+from bridge.values import dataclass
 
 WORTH_BUDGET = 350 * SECOND
 MIN_WORTH, MAX_WORTH = SECOND, 10 * SECOND

@@ -9,11 +9,12 @@ The values are those of table `request_rates`, so that all gateways of a ledger 
 """
 
 import re
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from enum import StrEnum
 
 from bridge.domain.instants import EPOCH, HOUR, MINUTE, SECOND, ZERO, Duration, Instant, after, between
 from bridge.domain.text_format import counted
+from bridge.values import dataclass
 
 
 class Api(StrEnum):

@@ -1,12 +1,12 @@
 """Compare CodeArts' result of a build with what its reports count: `compare` returns the mismatch, if there is one."""
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from enum import StrEnum
 from typing import Protocol
 
 from bridge.domain.junit.tally import suites_report_errors
 from bridge.domain.text_format import clause_or_unknown, counted, were
+from bridge.values import dataclass
 
 
 class MismatchKind(StrEnum):

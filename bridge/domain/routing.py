@@ -5,7 +5,6 @@ A value that is not known yet is None; routes that depend on it are neither matc
 
 import re
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
 from enum import Enum, StrEnum
 from fnmatch import fnmatchcase
 from urllib.parse import quote
@@ -14,6 +13,7 @@ from bridge.domain.build import Build, BuildNo, BuildRecord, DeliveryTarget, Run
 from bridge.domain.code_check.models import CodeCheckRules
 from bridge.domain.instants import Instant
 from bridge.domain.junit.rewrite_rules import RewriteRule
+from bridge.values import dataclass
 
 ANY = ("*",)
 NOTHING_STATED = UploadMetadata()

@@ -10,9 +10,10 @@ import html
 import json
 import re
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
 from functools import lru_cache
 from typing import NamedTuple
+
+from bridge.values import dataclass
 
 MIN_SECRET_CHARACTERS = 6
 """Shorter values would also match ordinary words."""

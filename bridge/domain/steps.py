@@ -1,9 +1,8 @@
 """The steps that `plan` returns and the upstream calls they consist of. `worker/` carries them out."""
 
-from dataclasses import dataclass
-
 from bridge.domain.changes import Change
 from bridge.domain.instants import Instant
+from bridge.values import dataclass
 
 
 @dataclass(frozen=True, slots=True)

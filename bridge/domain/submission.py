@@ -5,12 +5,12 @@ build: its `job_id` is its route, and its `build_no` is `submitted_build_no` of 
 """
 
 import re
-from dataclasses import dataclass
 from enum import StrEnum
 from hashlib import sha256
 
 from bridge.domain.build import SubmittedRun
 from bridge.domain.instants import SECOND, Duration, Instant
+from bridge.values import dataclass
 
 URL_LIFETIME = Duration(300 * SECOND)
 """How long a PUT to the URL of a registered upload is accepted, as at TestNod."""

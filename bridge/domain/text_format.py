@@ -9,6 +9,9 @@ from bridge.domain.instants import DAY, HOUR, MINUTE, SECOND
 MAX_CLAUSE_CHARACTERS = 300
 """Of foreign text inside a sentence, such as the answer of an upstream: readable without scrolling."""
 
+MAX_SHOWN_CHARACTERS = 120
+"""Of one name or value in a message: enough to find it again, too little to flood a build log."""
+
 _PLAIN_WORD = re.compile(r"[a-z]+(?:['’-][a-z]+)*,?(?=\s|$)")
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _UNITS = (
@@ -87,6 +90,16 @@ def printable(text: str) -> str:
         character if character.isprintable() else character.encode("unicode_escape").decode("ascii")
         for character in text
     )
+
+
+def quote_for_display(text: str) -> str:
+    """Return foreign text in quotation marks, shortened, on one line, without characters that a terminal interprets."""
+    return f'"{escape_for_display(text)}"'
+
+
+def escape_for_display(text: str) -> str:
+    """Return foreign text shortened, with every character escaped that is not printable."""
+    return printable(text if len(text) <= MAX_SHOWN_CHARACTERS else text[:MAX_SHOWN_CHARACTERS] + "…")
 
 
 def are(count: int) -> str:

@@ -8,7 +8,7 @@ import json
 import re
 from collections import Counter, defaultdict
 from collections.abc import Collection, Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from itertools import chain, islice, pairwise, takewhile
 from typing import Final, NamedTuple
 
@@ -16,6 +16,7 @@ from bridge.domain.junit.case_digest import FIELD
 from bridge.domain.junit.name_tokens import BY_NAME, WORD, common_kind, escaped, pattern_of, tokens_of
 from bridge.domain.junit.rewrite_rules import MAX_PATTERN, NameRewriter, RewriteRule, RuleFault
 from bridge.domain.text_format import are, counted
+from bridge.values import dataclass
 
 MAX_CHANGED: Final = 250
 """Names that vanished, and names that appeared, that are compared for two builds: each costs 30 microseconds."""

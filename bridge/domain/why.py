@@ -1,7 +1,7 @@
 """Why a build is not, or not yet, in TestNod: status, cause and action, which also read as one sentence."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from enum import StrEnum
 
 from bridge.domain.build import (
@@ -43,6 +43,7 @@ from bridge.domain.text_format import (
     span,
     were,
 )
+from bridge.values import dataclass
 
 
 class WhyCase(StrEnum):

@@ -3,12 +3,13 @@
 import json
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from email.utils import mktime_tz, parsedate_tz
 from functools import lru_cache
 from typing import Any, TypeAlias
 
 from bridge.domain.secret_search import search_for
+from bridge.values import dataclass
 
 Json: TypeAlias = dict[str, Any] | list[Any] | str | int | float | bool | None
 

@@ -6,7 +6,7 @@ Source: "Obtaining a User Token Through Password Authentication" and "Verifying 
 import json
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from datetime import UTC, datetime, timedelta
 
 from bridge.domain.outcomes import CredentialsRejected, OutcomeUnknown, Rejected, Throttled
@@ -19,6 +19,7 @@ from bridge.protocols.http_response import (
     retry_after_seconds,
     scalar,
 )
+from bridge.values import dataclass
 
 TOKENS_PATH = "/v3/auth/tokens"
 TOKENS_QUERY = "nocatalog=true"  # without it the response lists all services of all regions, over 100 KB

@@ -14,7 +14,7 @@ import base64
 import hmac
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from enum import StrEnum
 from typing import Any, Final
 from urllib.parse import quote
@@ -23,6 +23,7 @@ from bridge.domain.instants import SECOND, Instant
 from bridge.domain.notices import Notice, NoticeLine, more_of
 from bridge.domain.text_format import clause_or_unknown, rfc3339
 from bridge.protocols.http_response import HttpResponse, clean_of, describe_error, read_object, retry_after_seconds
+from bridge.values import dataclass
 
 
 class NoticeFormat(StrEnum):

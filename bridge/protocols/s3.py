@@ -6,7 +6,6 @@ API reference, https://docs.aws.amazon.com/AmazonS3/latest/API/.
 
 import errno
 import re
-from dataclasses import dataclass
 from typing import Any
 from urllib.parse import parse_qs, parse_qsl, urlsplit
 from xml.parsers.expat import ExpatError
@@ -16,6 +15,7 @@ import xmltodict
 from bridge.domain.outcomes import OutcomeUnknown, PutRejected, Stored
 from bridge.errors import Unavailable, UnexpectedResponse
 from bridge.protocols.http_response import SECOND, HttpResponse, clean, clean_of, describe_error, retry_after_seconds
+from bridge.values import dataclass
 
 MAX_ERROR_BYTES = 16 * 1024
 """S3's errors have a few hundred bytes: a larger body is not one, and is not parsed."""

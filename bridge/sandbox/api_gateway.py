@@ -6,7 +6,6 @@ Source: "API request signing guide", and "Common errors related to IAM authentic
 import hmac
 import uuid
 from collections.abc import Mapping
-from dataclasses import dataclass
 from hashlib import sha256
 
 from aiohttp import web
@@ -15,6 +14,7 @@ from bridge.protocols import aksk_signing
 from bridge.sandbox.call_limits import limit_of
 from bridge.sandbox.faults import Handler
 from bridge.sandbox.state import KEY_LOCK_US, MAX_KEY_FAILURES, SandboxKey, SandboxState
+from bridge.values import dataclass
 
 
 def answer(status: int, body: Mapping[str, object]) -> web.Response:

@@ -6,9 +6,11 @@ Times are microseconds UTC.
 import re
 import uuid
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from datetime import UTC, datetime
 from enum import IntEnum
+
+from bridge.values import dataclass
 
 JOB_ID = re.compile(r"[0-9a-zA-Z]{32}")
 MAX_BUILD_NO = 2**31 - 1

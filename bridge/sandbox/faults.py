@@ -4,12 +4,14 @@ import asyncio
 import json
 from collections import defaultdict, deque
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from enum import StrEnum
 from fnmatch import fnmatchcase
 from random import Random
 
 from aiohttp import web
+
+from bridge.values import dataclass
 
 CALL_NAMES = (
     "testnod.register",

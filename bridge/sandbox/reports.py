@@ -8,11 +8,12 @@ import uuid
 import zipfile
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 
 from lxml import etree
 
 from bridge.sandbox.builds import REGION, BuildRun, format_time
+from bridge.values import dataclass
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

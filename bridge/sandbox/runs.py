@@ -4,9 +4,11 @@ import uuid
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import field
 from enum import StrEnum
 from itertools import count
+
+from bridge.values import dataclass
 
 # Three distant sequences, so that confusing the ids of a registration is noticed.
 FIRST_ID, FIRST_RUN_ID, FIRST_UPLOAD_ID = 12345, 42, 1

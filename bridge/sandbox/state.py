@@ -9,7 +9,7 @@ import hmac
 import secrets
 import uuid
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from fnmatch import fnmatchcase
 from typing import Literal
 
@@ -19,6 +19,7 @@ from bridge.sandbox.faults import CALL_NAMES, CallListener, CallLog, Faults
 from bridge.sandbox.presign import MAX_EXPIRES_SECONDS, Keys
 from bridge.sandbox.reports import Reports
 from bridge.sandbox.runs import Runs
+from bridge.values import dataclass
 
 SECOND = 1_000_000
 TOKEN_BYTES = 9_000  # 12,000 characters: like real ones, longer than the header lines that many servers accept

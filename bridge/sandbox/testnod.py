@@ -4,7 +4,7 @@ import asyncio
 import json
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from functools import partial
 from typing import Any
 
@@ -25,6 +25,7 @@ from bridge.sandbox.runs import (
     Upload,
 )
 from bridge.sandbox.state import BUCKET, SandboxState
+from bridge.values import dataclass
 
 MAX_BODY_BYTES = 1024 * 1024  # fields have a few hundred bytes; files are sent to storage
 _ID = re.compile(r"[0-9]{1,18}")

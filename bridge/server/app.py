@@ -11,12 +11,13 @@ from typing import TYPE_CHECKING, Final, NoReturn
 
 from aiohttp import ETag, web
 
+from bridge.domain.text_format import quote_for_display
 from bridge.errors import MethodNotAllowed, NotFound, WrongPath
 from bridge.server.build_status import STATUS_PATH
 from bridge.server.config import ServerConfig
 from bridge.server.health import Readiness
 from bridge.server.http.requests import UPLOAD_PATH, claimed_build, forwarded, handle_expect, resembles_upload_path
-from bridge.server.http.responses import handle_errors, quote_for_display
+from bridge.server.http.responses import handle_errors
 from bridge.server.http.tracing import traced
 from bridge.server.submission.addresses import FILE_PATH
 from bridge.server.submission.api import API_PATH

@@ -1,7 +1,6 @@
 """What both listeners use until the next reload. A request keeps the configuration it began with."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 from bridge.client.codearts import CodeArts
 from bridge.domain.routing import Route
@@ -14,6 +13,7 @@ from bridge.server.submission.storage import Storage
 from bridge.server.upload.handler import UploadHandler
 from bridge.server.upload.resender import QuarantineResender
 from bridge.server.webhook import WebhookHandler
+from bridge.values import dataclass
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -6,12 +6,12 @@ have it. Names are checked here, and values only for marks of a list or a quotat
 
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from difflib import get_close_matches
 from typing import Any
 
 from bridge.settings.model import FILE_SUFFIX, Settings, SettingsTable, is_list, is_secret, table_of
 from bridge.settings.problems import Problem, nearest
+from bridge.values import dataclass
 
 PREFIX = "BRIDGE_"
 SEPARATOR = "__"

@@ -2,10 +2,10 @@
 
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
 
 from bridge.settings.model import RouteSettings, Settings
 from bridge.settings.problems import Problem
+from bridge.values import dataclass
 
 ROUTE_GLOBS = ("job_id", "job_name", "project_id", "repo", "branch")
 JOB_ID_LENGTH = 32

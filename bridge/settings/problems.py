@@ -4,13 +4,13 @@ Values are never repeated in a message, except for settings with a fixed list of
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from difflib import get_close_matches
 from typing import Any
 
 from pydantic_core import ErrorDetails
 
 from bridge.settings.model import FILE_SUFFIX, Settings, SettingsTable, is_list, names_of, table_of
+from bridge.values import dataclass
 
 SHOWN_CHARACTERS = 40  # of an invalid value: enough to find it in the file
 SHOWN_TABLES = 3  # that have a setting of some name

@@ -5,7 +5,6 @@ Single values are checked by their types in model.py, `[callers]` in caller_rule
 
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from difflib import get_close_matches
 from ipaddress import ip_network
 from pathlib import PurePath
@@ -23,6 +22,7 @@ from bridge.settings.model import FILE_SUFFIX, CodeartsSettings, RouteSettings, 
 from bridge.settings.notice_rules import notice_rules
 from bridge.settings.problems import Problem, invalid_name, missing, nearest, repeated
 from bridge.settings.tls_files import CertificateFiles, read_authorities
+from bridge.values import dataclass
 
 MAX_PORT = 65_535
 S3_SCHEME = "s3://"

@@ -2,7 +2,6 @@
 
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
 from datetime import timedelta
 from urllib.parse import unquote, urlsplit
 
@@ -12,6 +11,7 @@ from bridge.domain.notices import secret_parts
 from bridge.errors import SettingsError
 from bridge.settings.model import READS_SIZE, Settings, SettingsTable, format_duration, format_size, table_of
 from bridge.settings.rules import broken_rules
+from bridge.values import dataclass
 
 PASSWORDS_IN_QUERY = ("password", "sslpassword")  # of libpq's URLs
 

@@ -4,8 +4,9 @@ import base64
 import hashlib
 import re
 import ssl
-from dataclasses import dataclass
 from pathlib import Path
+
+from bridge.values import dataclass
 
 _CERTIFICATE = re.compile(
     rb"^-----BEGIN ((?:TRUSTED |X509 )?CERTIFICATE)-----\s*$(.*?)^-----END \1-----", re.DOTALL | re.MULTILINE

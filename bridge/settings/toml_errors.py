@@ -5,10 +5,10 @@ Values are never repeated, because a line may hold a secret. A key is repeated o
 
 import re
 import tomllib
-from dataclasses import dataclass
 
 from bridge.settings.model import names_of
 from bridge.settings.problems import headings
+from bridge.values import dataclass
 
 MAX_TRIES = 200  # lines before the error at which the invalid statement may begin: each costs one parse
 

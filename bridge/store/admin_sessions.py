@@ -4,7 +4,6 @@ The ledger has neither cookies nor tokens, nor anything from which they could be
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Final
 
 import sqlalchemy as sa
@@ -12,6 +11,7 @@ import sqlalchemy as sa
 from bridge.store.engine.base import one_statement
 from bridge.store.schema import admin_secrets, admin_sessions
 from bridge.store.sql_helpers import insert_new
+from bridge.values import dataclass
 
 MAX_SESSIONS: Final = 500
 """Of one role. Beyond that the oldest one ends: viewers that sign in over and over end no operator's session."""

@@ -2,7 +2,6 @@
 
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import TypedDict
 
 from bridge.domain.attempts import KEPT_ATTEMPTS, OF_BUILD, Attempt, attempts_of_registration
@@ -22,6 +21,7 @@ from bridge.store.row_mapping import (
     to_code_check,
     to_run_parameters,
 )
+from bridge.values import dataclass
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -9,7 +9,7 @@ import sqlite3
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import closing
-from dataclasses import dataclass, field
+from dataclasses import field
 from pathlib import Path
 from typing import Final
 
@@ -17,6 +17,7 @@ from bridge.errors import BackupFailed, LedgerError
 from bridge.store.blobs.base import is_key
 from bridge.store.blobs.disk import sync_folder
 from bridge.store.restore_pause import MARK_COPY
+from bridge.values import dataclass
 
 SPOOL = "spool"
 """Folder of the blobs beside the copied ledger."""

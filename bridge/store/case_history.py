@@ -2,13 +2,13 @@
 
 from collections import defaultdict
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any, Final, NamedTuple
 
 from sqlalchemy import Connection, func, select
 
 from bridge.store.duplicates import SOURCE
 from bridge.store.schema import builds, report_cases, reports
+from bridge.values import dataclass
 
 MAX_REPORTS: Final = 5_000
 MAX_BYTES: Final = 4 << 20

@@ -6,7 +6,7 @@ Waking builds when a breaker closes is only an optimization: each build becomes 
 
 from collections.abc import Iterable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from functools import cache
 from typing import Any, Final
 
@@ -28,6 +28,7 @@ from bridge.store.job_order import queue_by_build_number
 from bridge.store.row_mapping import BREAKER_COLUMNS, BreakerRow, to_breaker
 from bridge.store.schema import UNFINISHED_DELIVERY, builds, circuit_breakers, deliveries
 from bridge.store.sql_helpers import earlier, insert_new
+from bridge.values import dataclass
 
 WAKE_LIMIT: Final = 10_000
 """Builds to wake in one commit: a backlog of a hundred thousand would take longer than PostgreSQL allows, and the

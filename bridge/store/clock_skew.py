@@ -1,7 +1,6 @@
 """The effects of a wrong clock on the ledger: finds them, reverts what ended because of them, and corrects times."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any, Final
 
 import sqlalchemy as sa
@@ -24,6 +23,7 @@ from bridge.store.schema import (
     runs,
     submissions,
 )
+from bridge.values import dataclass
 
 INSERTED: tuple[sa.Column[int], ...] = (
     reports.c.accepted_at,

@@ -4,7 +4,6 @@ No query writes, and each is bounded: what a page shows costs the same with a th
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any, Final
 
 from sqlalchemy import ColumnElement, Connection, Table, and_, case, func, null, select, true
@@ -19,6 +18,7 @@ from bridge.store.circuit_breakers import all_breakers
 from bridge.store.queries import BacklogCounts, BuildsQuery, build_rows_of, builds_page, counts
 from bridge.store.row_mapping import BuildRow, DeliveryRow, ReportRow, RunRow
 from bridge.store.schema import UNFINISHED_BUILD, builds, deliveries, rejections, reports, runs
+from bridge.values import dataclass
 
 MAX_COUNTED: Final = 20_000
 """Newest rows that charts count: a busy gateway's day is cut at its beginning, and the page says so."""

@@ -6,7 +6,7 @@ The exceptions, which may be written after a lease was lost, are at the end.
 
 from collections import defaultdict, deque
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, fields, replace
 from functools import lru_cache
 from typing import Any, Final, NamedTuple
 
@@ -40,6 +40,7 @@ from bridge.store.retention import BodyRelease, release_bodies
 from bridge.store.row_mapping import columns_of_build
 from bridge.store.schema import builds, deliveries, registrations, reports, runs
 from bridge.store.sql_helpers import earlier, insert_new
+from bridge.values import dataclass
 
 ROW_ID: BindParameter[int] = bindparam("row_id", type_=BigInteger)
 LOCK_REGISTRATIONS = Statement(

@@ -7,10 +7,11 @@ changes no row (fenced_writes.py).
 from collections import Counter, deque
 from collections.abc import Iterable, Sequence
 from collections.abc import Set as AbstractSet
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 from sqlalchemy import (
+    ARRAY,
     BigInteger,
     BindParameter,
     ColumnElement,
@@ -29,7 +30,6 @@ from sqlalchemy import (
     select,
     update,
 )
-from sqlalchemy.dialects import postgresql
 from sqlalchemy.sql.dml import ReturningUpdate
 
 from bridge.domain.build import Build, BuildState
@@ -50,12 +50,13 @@ from bridge.store.notices import add_events
 from bridge.store.row_mapping import BREAKER_COLUMNS
 from bridge.store.schema import UNFINISHED_BUILD, builds, deliveries, registrations, rejections, reports, runs
 from bridge.store.sql_helpers import earlier
+from bridge.values import dataclass
 
 # Statements that every claim executes are built once: that costs more than their execution.
 NOW = bindparam("now", type_=BigInteger)
 OF_ROUTE = builds.c.route == bindparam("of_route", type_=String)
 FREE = or_(builds.c.lease_until.is_(None), builds.c.lease_until <= NOW)
-NOT_LEFT = builds.c.id != all_(bindparam("left", type_=postgresql.ARRAY(BigInteger)))
+NOT_LEFT = builds.c.id != all_(bindparam("left", type_=ARRAY(BigInteger)))
 
 
 def _claim_of(*conditions: ColumnElement[bool]) -> Statement:

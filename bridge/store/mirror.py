@@ -5,7 +5,6 @@ reconciler decides by at TestNod.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from sqlalchemy import Connection, func, select, update
@@ -17,6 +16,7 @@ from bridge.store.attempts import add_attempts
 from bridge.store.locks import lock_builds
 from bridge.store.schema import builds, deliveries, reports
 from bridge.store.sql_helpers import earlier
+from bridge.values import dataclass
 
 TOTALS = tuple(
     func.coalesce(func.sum(reports.c[column]), 0).label(name)

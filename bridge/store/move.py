@@ -12,7 +12,6 @@ import json
 import uuid
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
 from hashlib import sha256
 from typing import Any, Final, Protocol, TypeVar
 
@@ -28,6 +27,7 @@ from bridge.store.leases import free_leases
 from bridge.store.ledger import migrate_over, migrate_sqlite, newest_revision, path_of, require_ledger
 from bridge.store.move_marks import BLOCKING, MoveMark, MoveState, add_mark, newest_mark, set_state
 from bridge.store.schema import Id, metadata, moves, rejections, reports
+from bridge.values import dataclass
 
 ROWS: Final = 500
 """Rows of one commit."""

@@ -1,6 +1,5 @@
 """The marks of a move of the ledger (move.py): no gateway starts on a ledger that is not the one in use."""
 
-from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, Final
 
@@ -8,6 +7,7 @@ from sqlalchemy import Connection, insert, select, update
 
 from bridge.errors import LedgerMoved
 from bridge.store.schema import moves
+from bridge.values import dataclass
 
 
 class MoveState(StrEnum):

@@ -8,7 +8,7 @@ gateways send each notice once, and a kill loses none.
 import json
 from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from hashlib import sha256
 from typing import Any, Final, NamedTuple
 
@@ -37,6 +37,7 @@ from bridge.store.engine.base import one_statement
 from bridge.store.restore_pause import paused_since
 from bridge.store.schema import notice_conditions, notice_events, notice_targets, notices
 from bridge.store.sql_helpers import insert_new
+from bridge.values import dataclass
 
 GROUPED_AT_ONCE: Final = 1_000
 """Events that one commit groups, so that it stays short."""

@@ -1,7 +1,6 @@
 """The open builds of each job, for `worker/status_poller.py`: read them, grant polls, record what lists show."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from sqlalchemy import Connection, Select, and_, func, or_, select, update
@@ -12,6 +11,7 @@ from bridge.domain.instants import Instant
 from bridge.store.duplicates import SOURCE
 from bridge.store.schema import UNFINISHED_BUILD, builds
 from bridge.store.sql_helpers import earlier
+from bridge.values import dataclass
 
 OPEN = and_(
     builds.c.source == SOURCE, builds.c.state == BuildState.OPEN, UNFINISHED_BUILD, builds.c.listed_at.is_(None)

@@ -5,7 +5,7 @@ the build due, and the reconciler that has the build notices.
 """
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from typing import Any, Final
 
 import sqlalchemy as sa
@@ -26,6 +26,7 @@ from bridge.store.row_mapping import to_breaker
 from bridge.store.schema import audit, builds, circuit_breakers, deliveries, rejections, reports, submissions
 from bridge.store.sql_helpers import earlier, first_id_since
 from bridge.store.uploads import WAKE_BUILDS
+from bridge.values import dataclass
 
 MAX_RETRIES: Final = 1_000
 """Deliveries that one action retries: a commit stays short, and the answer says how many are left."""

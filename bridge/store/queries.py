@@ -5,7 +5,7 @@ No query writes, and none selects the bytes of reports or presigned URLs.
 
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any, Final, Protocol, TypeVar
 
 from sqlalchemy import (
@@ -34,6 +34,7 @@ from bridge.store.mirror import TOTALS, to_totals
 from bridge.store.rejections import MAX_ID, rejections_by_key
 from bridge.store.schema import UNFINISHED_BUILD, UNFINISHED_DELIVERY, builds, deliveries, registrations, reports, runs
 from bridge.store.sql_helpers import first_id_since
+from bridge.values import dataclass
 
 MAX_PAGE_REPORTS: Final = 1_000
 """Reports of all builds of one page: half a megabyte of JSON, which takes 25 ms of the event loop. A page ends earlier

@@ -1,7 +1,7 @@
 """Rejections in the ledger, and the quarantine: rejected files whose bytes are kept for a while, to be sent later."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from typing import Any, Final, NamedTuple
 
 from sqlalchemy import ColumnElement, Connection, Row, and_, delete, func, literal_column, select, update
@@ -12,6 +12,7 @@ from bridge.store.duplicates import SOURCES, UPLOAD, build_key, build_of_key, de
 from bridge.store.row_mapping import shown_name, to_rejection
 from bridge.store.schema import rejections
 from bridge.store.sql_helpers import insert_new
+from bridge.values import dataclass
 
 MAX_QUARANTINED_FILES: Final = 1_000
 """For one route and caller: a build step that fails for days stays within, and people do not look through more."""

@@ -1,7 +1,6 @@
 """The rates of CodeArts' APIs that all gateways of a ledger share (`domain/request_rate.py`), by account and API."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 from sqlalchemy import Connection, String, and_, bindparam, select, update
 
@@ -10,6 +9,7 @@ from bridge.domain.request_rate import Api, RequestRate, admit, corrected, count
 from bridge.store.engine.compiled import Statement
 from bridge.store.schema import asked_questions, request_rates
 from bridge.store.sql_helpers import insert_new
+from bridge.values import dataclass
 
 OF_API = and_(
     request_rates.c.account == bindparam("of_account", type_=String),

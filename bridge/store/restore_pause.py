@@ -5,7 +5,7 @@ operator decides what becomes of these reports.
 """
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from enum import StrEnum
 from typing import Any, Final
 
@@ -26,6 +26,7 @@ from bridge.store.circuit_breakers import lock_breaker_row, open_breakers, wake_
 from bridge.store.duplicates import build_of_key
 from bridge.store.row_mapping import to_breaker
 from bridge.store.schema import builds, circuit_breakers, deliveries, registrations, reports
+from bridge.values import dataclass
 
 LISTED_REPORTS: Final = 1_000
 """Uncertain reports that are listed; all are counted."""

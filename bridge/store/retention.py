@@ -6,7 +6,6 @@ blob. Work is done in portions of LIMIT rows, so that no commit takes long.
 
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from functools import cache
 from typing import Final, NamedTuple
 
@@ -17,6 +16,7 @@ from bridge.store.engine.base import one_statement
 from bridge.store.engine.compiled import Statement, is_one_of
 from bridge.store.rejections import BlobRow, unlink
 from bridge.store.schema import UNFINISHED_DELIVERY, builds, deliveries, metadata, rejections, reports, runs
+from bridge.values import dataclass
 
 LIMIT: Final = 500
 """Rows in one commit, which uploads may have to wait for."""

@@ -4,6 +4,8 @@ Ids are bigint below 2^53, times bigint microseconds UTC (SQLite does not store 
 tables; a test compares the two.
 """
 
+from typing import Any
+
 import sqlalchemy as sa
 
 NAME_LENGTH = 512
@@ -19,6 +21,21 @@ metadata = sa.MetaData(
         "pk": "pk_%(table_name)s",
     }
 )
+
+
+def _partial_index(name: str, *columns: sa.Column[Any], where: str) -> None:
+    """Add an index of the rows that meet a condition."""
+    sa.Index(name, *columns, sqlite_where=sa.text(where), info={"where": where})
+
+
+@sa.event.listens_for(metadata, "before_create")
+def _complete_for_postgres(_metadata: sa.MetaData, connection: sa.Connection, **_: Any) -> None:
+    """Add the conditions for PostgreSQL: given at once, they would have every gateway import its dialects (20 ms)."""
+    if connection.dialect.name == "postgresql":
+        for index in (index for table in metadata.tables.values() for index in table.indexes):
+            if "where" in index.info:
+                index.dialect_options["postgresql"]["where"] = sa.text(index.info["where"])
+
 
 builds = sa.Table(
     "builds",
@@ -94,28 +111,19 @@ builds = sa.Table(
     sa.Column("last_error", sa.Text),
     sa.UniqueConstraint("source", "key"),
 )
-sa.Index("ix_builds_due", builds.c.route, builds.c.due_at, sqlite_where=sa.text("due_at IS NOT NULL"),
-      postgresql_where=sa.text("due_at IS NOT NULL"))  # fmt: skip
-sa.Index("ix_builds_waiting_on", builds.c.waiting_on, builds.c.id, sqlite_where=sa.text("waiting_on IS NOT NULL"),
-      postgresql_where=sa.text("waiting_on IS NOT NULL"))  # fmt: skip
-sa.Index("ix_builds_stuck_reason", builds.c.id, sqlite_where=sa.text("stuck_reason IS NOT NULL"),
-      postgresql_where=sa.text("stuck_reason IS NOT NULL"))  # fmt: skip
-sa.Index("ix_builds_blocked_reason", builds.c.id, sqlite_where=sa.text("blocked_reason IS NOT NULL"),
-      postgresql_where=sa.text("blocked_reason IS NOT NULL"))  # fmt: skip
-sa.Index("ix_builds_result_mismatch", builds.c.ended_at, sqlite_where=sa.text("result_mismatch IS NOT NULL"),
-      postgresql_where=sa.text("result_mismatch IS NOT NULL"))  # fmt: skip
+_partial_index("ix_builds_due", builds.c.route, builds.c.due_at, where="due_at IS NOT NULL")
+_partial_index("ix_builds_waiting_on", builds.c.waiting_on, builds.c.id, where="waiting_on IS NOT NULL")
+_partial_index("ix_builds_stuck_reason", builds.c.id, where="stuck_reason IS NOT NULL")
+_partial_index("ix_builds_blocked_reason", builds.c.id, where="blocked_reason IS NOT NULL")
+_partial_index("ix_builds_result_mismatch", builds.c.ended_at, where="result_mismatch IS NOT NULL")
 sa.Index("ix_builds_job_id", builds.c.job_id, builds.c.id)
 sa.Index("ix_builds_state", builds.c.state, builds.c.id)
 sa.Index("ix_builds_route", builds.c.route, builds.c.id)
-sa.Index("ix_builds_branch", builds.c.branch, builds.c.id, sqlite_where=sa.text('"branch" IS NOT NULL'),
-      postgresql_where=sa.text('"branch" IS NOT NULL'))  # fmt: skip
-sa.Index("ix_builds_commit", builds.c.commit, builds.c.id, sqlite_where=sa.text('"commit" IS NOT NULL'),
-      postgresql_where=sa.text('"commit" IS NOT NULL'))  # fmt: skip
+_partial_index("ix_builds_branch", builds.c.branch, builds.c.id, where='"branch" IS NOT NULL')
+_partial_index("ix_builds_commit", builds.c.commit, builds.c.id, where='"commit" IS NOT NULL')
 # Unfinished builds are few among all builds of their job or route.
-sa.Index("ix_builds_unfinished_job", builds.c.job_id, builds.c.state, builds.c.id,
-      sqlite_where=sa.text("state <> 'finalized'"), postgresql_where=sa.text("state <> 'finalized'"))  # fmt: skip
-sa.Index("ix_builds_unfinished_route", builds.c.route, builds.c.state, builds.c.id,
-      sqlite_where=sa.text("state <> 'finalized'"), postgresql_where=sa.text("state <> 'finalized'"))  # fmt: skip
+_partial_index("ix_builds_unfinished_job", builds.c.job_id, builds.c.state, builds.c.id, where="state <> 'finalized'")
+_partial_index("ix_builds_unfinished_route", builds.c.route, builds.c.state, builds.c.id, where="state <> 'finalized'")
 UNFINISHED_BUILD = builds.c.state != sa.literal_column("'finalized'")
 """The condition of these indexes, literally: PostgreSQL's plans for prepared statements cannot use them otherwise."""
 
@@ -156,10 +164,8 @@ reports = sa.Table(
 )
 
 sa.Index("ix_reports_caller", reports.c.caller, reports.c.build_id)
-sa.Index("ix_reports_with_bytes", reports.c.id, sqlite_where=sa.text("body IS NOT NULL OR blob IS NOT NULL"),
-      postgresql_where=sa.text("body IS NOT NULL OR blob IS NOT NULL"))  # fmt: skip
-sa.Index("ix_reports_blob", reports.c.blob, sqlite_where=sa.text("blob IS NOT NULL"),
-      postgresql_where=sa.text("blob IS NOT NULL"))  # fmt: skip
+_partial_index("ix_reports_with_bytes", reports.c.id, where="body IS NOT NULL OR blob IS NOT NULL")
+_partial_index("ix_reports_blob", reports.c.blob, where="blob IS NOT NULL")
 
 report_cases = sa.Table(  # apart from `reports`, of which charts read many rows
     "report_cases",
@@ -193,8 +199,7 @@ deliveries = sa.Table(
     sa.UniqueConstraint("report_id", "target"),
 )
 sa.Index("ix_deliveries_build_id", deliveries.c.build_id)
-sa.Index("ix_deliveries_unfinished", deliveries.c.state, deliveries.c.target,
-         sqlite_where=sa.text("state <> 'delivered'"), postgresql_where=sa.text("state <> 'delivered'"))  # fmt: skip
+_partial_index("ix_deliveries_unfinished", deliveries.c.state, deliveries.c.target, where="state <> 'delivered'")
 UNFINISHED_DELIVERY = deliveries.c.state != sa.literal_column("'delivered'")
 """The condition of this index, literally."""
 
@@ -291,16 +296,18 @@ rejections = sa.Table(
 sa.Index("ix_rejections_file_key", rejections.c.source, rejections.c.key, rejections.c.file_key, unique=True)
 sa.Index("ix_rejections_rejected_at", rejections.c.rejected_at)
 sa.Index("ix_rejections_job_id", rejections.c.job_id, rejections.c.id)
-sa.Index("ix_rejections_route", rejections.c.route, rejections.c.id, sqlite_where=sa.text("route IS NOT NULL"),
-      postgresql_where=sa.text("route IS NOT NULL"))  # fmt: skip
-sa.Index("ix_rejections_unproven", rejections.c.address, rejections.c.id, sqlite_where=sa.text("caller = ''"),
-      postgresql_where=sa.text("caller = ''"))  # fmt: skip
-sa.Index("ix_rejections_foreign", rejections.c.caller, rejections.c.id, sqlite_where=sa.text("is_foreign"),
-      postgresql_where=sa.text("is_foreign"))  # fmt: skip
-sa.Index("ix_rejections_kept", rejections.c.route, rejections.c.caller, rejections.c.kept_until, rejections.c.size,
-      sqlite_where=sa.text("kept_until IS NOT NULL"), postgresql_where=sa.text("kept_until IS NOT NULL"))  # fmt: skip
-sa.Index("ix_rejections_blob", rejections.c.blob, sqlite_where=sa.text("blob IS NOT NULL"),
-      postgresql_where=sa.text("blob IS NOT NULL"))  # fmt: skip
+_partial_index("ix_rejections_route", rejections.c.route, rejections.c.id, where="route IS NOT NULL")
+_partial_index("ix_rejections_unproven", rejections.c.address, rejections.c.id, where="caller = ''")
+_partial_index("ix_rejections_foreign", rejections.c.caller, rejections.c.id, where="is_foreign")
+_partial_index(
+    "ix_rejections_kept",
+    rejections.c.route,
+    rejections.c.caller,
+    rejections.c.kept_until,
+    rejections.c.size,
+    where="kept_until IS NOT NULL",
+)
+_partial_index("ix_rejections_blob", rejections.c.blob, where="blob IS NOT NULL")
 
 submissions = sa.Table(  # uploads that were registered through TestNod's API as the bridge serves it
     "submissions",
@@ -319,8 +326,7 @@ submissions = sa.Table(  # uploads that were registered through TestNod's API as
     sa.Column("file_sha256", sa.String(64)),  # as received; null: not stored
 )
 sa.Index("ix_submissions_build_id", submissions.c.build_id)
-sa.Index("ix_submissions_open", submissions.c.given_up_at, sqlite_where=sa.text("state = 'open'"),
-      postgresql_where=sa.text("state = 'open'"))  # fmt: skip
+_partial_index("ix_submissions_open", submissions.c.given_up_at, where="state = 'open'")
 
 circuit_breakers = sa.Table(
     "circuit_breakers",

@@ -4,12 +4,12 @@ In the ledger, because a captured signature must serve no second body at another
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 from sqlalchemy import Connection, bindparam, delete, select
 
 from bridge.store.schema import signature_uses
 from bridge.store.sql_helpers import insert_new
+from bridge.values import dataclass
 
 EXPIRED_PER_COMMIT = 128
 """Expired rows that a commit deletes. It is more than a commit inserts, so only valid ones accumulate."""

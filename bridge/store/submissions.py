@@ -5,7 +5,7 @@ upload whose file is rejected or never comes becomes a report without bytes, so 
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from hashlib import sha256
 from typing import Any, Final
 
@@ -31,6 +31,7 @@ from bridge.store.locks import lock_builds
 from bridge.store.schema import builds, runs, submissions
 from bridge.store.sql_helpers import earlier, insert_new
 from bridge.store.uploads import accept, find_or_insert_builds
+from bridge.values import dataclass
 
 EXPIRED_LIMIT: Final = 100
 """Registered uploads that are given up in one commit."""

@@ -7,7 +7,7 @@ import json
 import logging
 import sys
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import TextIO
 
 import structlog
@@ -17,6 +17,7 @@ from bridge import __version__
 from bridge.telemetry.instance import new_instance
 from bridge.telemetry.redaction import Redactor
 from bridge.telemetry.traces import trace_id
+from bridge.values import dataclass
 
 # aiohttp.access: the bridge logs uploads itself; botocore logs keys; Alembic logs its own set-up.
 QUIET_LOGGERS = ("aiohttp.access", "botocore", "aiobotocore", "alembic")

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable, Coroutine
-from dataclasses import dataclass, field
+from dataclasses import field
 from functools import partial
 from typing import Any, TypeVar
 
@@ -13,6 +13,7 @@ from bridge.domain.instants import SECOND, Duration
 from bridge.domain.retry import delay_us
 from bridge.errors import BridgeError, Unavailable
 from bridge.store.engine.base import Item, LedgerFunction
+from bridge.values import dataclass
 from bridge.worker.reconcile import BuildReconciler
 
 WRITE_RETRY_US = SECOND // 4

@@ -2,7 +2,6 @@
 
 import asyncio
 from collections.abc import Collection
-from dataclasses import dataclass
 
 from bridge.client.codearts import CodeArts
 from bridge.clock import Clock
@@ -12,6 +11,7 @@ from bridge.domain.request_rate import Api, latest_slot
 from bridge.protocols.codearts_lists import PAGE_SIZE
 from bridge.store.engine.base import Database
 from bridge.store.open_builds import OpenBuildRow
+from bridge.values import dataclass
 from bridge.worker.request_rates import RequestRates
 
 MAX_PAGES = 10

@@ -2,7 +2,6 @@
 
 import asyncio
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Final
 
 from bridge.domain.build import Build
@@ -14,6 +13,7 @@ from bridge.store.engine.base import Database
 from bridge.store.fenced_writes import FencedChanges, write_if_fenced
 from bridge.store.leases import Release
 from bridge.store.retention import BodyRelease
+from bridge.values import dataclass
 from bridge.worker.notice_faults import events_or_none
 
 LINGER_SECONDS: Final = 0.005

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import field
 
 import structlog
 
@@ -26,6 +26,7 @@ from bridge.store.retention import (
     unlink_delivered,
     unlink_rejected,
 )
+from bridge.values import dataclass
 
 MAX_ARCHIVE_BATCHES = 20  # ten thousand copies a round, so that a round does not take too long
 MAX_ROW_BATCHES = 50  # five thousand builds a round

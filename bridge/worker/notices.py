@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from functools import partial
 from typing import Final
 from urllib.parse import quote
@@ -33,6 +33,7 @@ from bridge.store.notices import (
     pending_notices,
 )
 from bridge.telemetry.metrics import Metrics
+from bridge.values import dataclass
 
 INTERVAL_US: Final = SECOND
 CONDITIONS_INTERVAL_US: Final = Duration(15 * SECOND)

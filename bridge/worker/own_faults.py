@@ -7,12 +7,13 @@ here has an effect.
 
 import hmac
 from collections.abc import Callable, Container, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 
 import structlog
 
 from bridge.domain.circuit_breaker import CODEARTS, CircuitBreaker, route_breaker
 from bridge.domain.instants import SECOND, Duration, Instant, after, between
+from bridge.values import dataclass
 
 LEFT_FOR_US = Duration(60 * SECOND)
 """A build that was left to other gateways is not claimed here for this long at most: they may have gone."""

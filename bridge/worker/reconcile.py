@@ -6,7 +6,7 @@ A crash, a kill and a stop are one case: the next reconciler reads the same rows
 import asyncio
 from collections import deque
 from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from functools import cached_property
 from typing import Protocol
 
@@ -58,6 +58,7 @@ from bridge.store.engine.base import Database
 from bridge.store.leases import LeasedBuild, Release, Renewal, read_marks, renew
 from bridge.store.retention import BodyRelease
 from bridge.telemetry.traces import TRACE_ID
+from bridge.values import dataclass
 from bridge.worker.build_log import LOGGED_HERE, log_blocked, log_changes, log_deliveries
 from bridge.worker.change_writer import NEED_IDS, ChangeWriter
 from bridge.worker.notice_faults import events_or_none

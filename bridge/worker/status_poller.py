@@ -9,7 +9,7 @@ import asyncio
 from array import array
 from collections import OrderedDict, defaultdict, deque
 from collections.abc import Callable, Coroutine, Iterable
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Any
 
 import structlog
@@ -45,6 +45,7 @@ from bridge.store.open_builds import (
     record_finished,
 )
 from bridge.store.request_rates import QuestionClaim, asked_since, claim_questions
+from bridge.values import dataclass
 from bridge.worker.build_lists import ListFetcher, ProjectJobs
 from bridge.worker.reconcile import WorkerConfig
 from bridge.worker.request_rates import RequestRates

@@ -2,7 +2,6 @@
 
 import asyncio
 from collections.abc import Callable
-from dataclasses import dataclass
 
 import structlog
 
@@ -12,6 +11,7 @@ from bridge.domain.instants import SECOND, Duration
 from bridge.errors import BridgeError
 from bridge.store.engine.base import Database
 from bridge.store.submissions import EXPIRED_LIMIT, fail_expired, next_expiry
+from bridge.values import dataclass
 
 INTERVAL_US = Duration(5 * SECOND)  # URLs are valid for minutes
 UNSUSPECTED = frozenset({ClockState.TRUSTED, ClockState.UNPROVEN})

@@ -9,14 +9,15 @@ import pytest
 import bridge
 
 HERE = Path(bridge.__file__).parent
-CORE = {"domain", "errors"}
+CORE = {"domain", "errors", "values"}
 EDGE = {*CORE, "protocols", "clock", "settings"}
 KEPT = {*EDGE, "store", "client", "telemetry"}
 TOP = {*KEPT, "server", "worker", "sandbox", "app", "commands", "demo", "cli"}
 MAY_IMPORT = {
     "errors": set(),
+    "values": set(),
     "clock": CORE,
-    "domain": {"errors"},
+    "domain": {"errors", "values"},
     "protocols": CORE,
     "settings": CORE,
     "store": EDGE,
@@ -24,7 +25,7 @@ MAY_IMPORT = {
     "telemetry": EDGE,
     "server": KEPT,
     "worker": KEPT,
-    "sandbox": {"errors", "protocols"},
+    "sandbox": {"errors", "protocols", "values"},
     "app": {*KEPT, "server", "worker", "sandbox"},
     "commands": TOP,
     "demo": TOP,
@@ -153,6 +154,11 @@ def test_domain_and_protocols_import_no_io_no_clock_no_randomness_and_no_concurr
             continue
         assert top in sys.stdlib_module_names, f"{module} imports {name}"
         assert top not in IMPURE, f"{module} imports {name}"
+
+
+@pytest.mark.parametrize("module", [module for module in MODULES if str(module) != "values.py"], ids=str)
+def test_dataclasses_are_those_of_values_which_need_no_compiler_at_the_start(module):
+    assert not imported(module) & {"dataclasses.dataclass", "dataclasses.make_dataclass"}
 
 
 def test_no_two_folders_import_each_other():

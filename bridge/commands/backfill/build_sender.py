@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from enum import StrEnum
 from hashlib import sha256
 from itertools import chain
@@ -19,6 +19,7 @@ from bridge.commands.upload.sender import FINAL_CODES, RequestOutcome, Result, S
 from bridge.domain.junit.result import Invalid
 from bridge.domain.text_format import counted
 from bridge.errors import Forbidden, NoRoute
+from bridge.values import dataclass
 
 FIRST_POLL_SECONDS: Final = 0.1
 MAX_POLL_SECONDS: Final = 2.0

@@ -2,7 +2,7 @@
 
 import json
 import sys
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Any, Final
 
 import typer
@@ -15,6 +15,7 @@ from bridge.commands.backfill.sources import LeftOut
 from bridge.commands.backfill.state import BackfillState, BuildProgress, JobTotals
 from bridge.commands.console import print_result
 from bridge.domain.text_format import counted, printable
+from bridge.values import dataclass
 
 SHOWN_JOBS: Final = 50
 SHOWN_MESSAGES: Final = 20

@@ -6,7 +6,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import field
 from datetime import datetime
 from pathlib import Path
 from queue import Empty, SimpleQueue
@@ -27,6 +27,7 @@ from bridge.domain.routing import canonical_job_id
 from bridge.domain.text_format import counted, printable
 from bridge.errors import BadParameter, BridgeError
 from bridge.server.http.requests import is_job_id
+from bridge.values import dataclass
 
 if TYPE_CHECKING:
     from bridge.commands.codearts_lists import CodeArtsLists

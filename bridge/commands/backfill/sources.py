@@ -11,7 +11,6 @@ import tarfile
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from datetime import datetime
 from functools import partial
 from pathlib import Path
@@ -23,6 +22,7 @@ from bridge.errors import BadParameter, BridgeError
 from bridge.server.compression.zip import member_name
 from bridge.server.http.file_names import decode_text
 from bridge.server.http.requests import MAX_BUILD_NO
+from bridge.values import dataclass
 
 DEFAULT_TEMPLATE: Final = "{job}/{no}/…"
 REST: Final = ("…", "...", "**")  # as the last part of a template: all reports below

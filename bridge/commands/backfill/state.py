@@ -7,7 +7,7 @@ import os
 import sqlite3
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import field
 from enum import StrEnum
 from pathlib import Path
 from threading import Lock
@@ -16,6 +16,7 @@ from typing import Final, Self
 from bridge.commands.backfill.sources import FoundReport
 from bridge.domain.outcomes import ListedBuild
 from bridge.errors import BridgeError
+from bridge.values import dataclass
 
 VERSION: Final = "1"
 UNPACKED_SUFFIX: Final = "-unpacked"

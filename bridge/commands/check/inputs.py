@@ -4,18 +4,17 @@ import glob
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import closing
-from dataclasses import dataclass
 from io import SEEK_END
 from pathlib import Path
 from tempfile import SpooledTemporaryFile
 from typing import IO, BinaryIO, Final, cast
 
-from bridge.domain.intake import NewRejection
+from bridge.domain.intake import MAX_FILES, MAX_REQUEST_SIZE, NewRejection
 from bridge.domain.junit.repair.repair import Source
 from bridge.server.compression.archives import HEAD_BYTES, ArchiveBudget, SkippedFile, is_archive, read_archive
 from bridge.server.compression.codecs import MAX_STACKED, content_coding_of
 from bridge.server.compression.decompress import DecompressionPipeline
-from bridge.settings.model import ServerSettings
+from bridge.values import dataclass
 
 SUFFIX = ".xml"
 """Of the files to check in a folder."""
@@ -83,8 +82,6 @@ def _matching(pattern: str) -> Iterator[SourceFile | MissingInput]:
 READ_BYTES: Final = 1 << 20  # at once
 MEMORY_BYTES: Final = 1 << 20  # of one unpacked report; a larger one is written to disk
 
-LIMITS: Final = ServerSettings()  # the defaults, because `bridge check` reads no settings
-
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class CandidateFile:
@@ -116,7 +113,7 @@ def _decompressed(file: IO[bytes], what: str) -> IO[bytes] | None:
     coding = content_coding_of(file.read(HEAD_BYTES))
     if coding is None:
         return None
-    pipeline = DecompressionPipeline([coding], what=what, max_bytes=LIMITS.max_request_size)
+    pipeline = DecompressionPipeline([coding], what=what, max_bytes=MAX_REQUEST_SIZE)
     plain = SpooledTemporaryFile[bytes](max_size=MEMORY_BYTES)
     try:
         for chunk in _chunks(file):
@@ -141,7 +138,7 @@ def _contents(file: BinaryIO, name: str) -> Iterator[CandidateFile | NewRejectio
 
 def _inner_files(archive: BinaryIO, archive_name: str) -> Iterator[CandidateFile | NewRejection]:
     name = ""
-    budget = ArchiveBudget(max_files=LIMITS.max_files, max_bytes=LIMITS.max_request_size)
+    budget = ArchiveBudget(max_files=MAX_FILES, max_bytes=MAX_REQUEST_SIZE)
     with SpooledTemporaryFile[bytes](max_size=MEMORY_BYTES) as buffer:
         for event in read_archive(archive, name=archive_name, budget=budget):
             match event:

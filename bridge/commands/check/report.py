@@ -2,19 +2,20 @@
 
 Names come from files and archives, so characters that could control a terminal are escaped.
 """
+# ruff: noqa: PLC0415 -- --json needs no rich (20 ms)
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, fields
-from typing import Final
-
-from rich import box
-from rich.table import Table
-from rich.text import Text
+from typing import TYPE_CHECKING, Final
 
 from bridge.commands.check.results import CheckRow, FileStatus
 from bridge.domain.junit.validator import TestCounts
 from bridge.domain.text_format import counted, printable
+
+if TYPE_CHECKING:
+    from rich.table import Table
+    from rich.text import Text
 
 COLORS: Final = {FileStatus.ACCEPTED: "green", FileStatus.REJECTED: "bold red", FileStatus.SKIPPED: "dim"}
 NUMBERS: Final = {
@@ -61,8 +62,12 @@ def _fields(row: CheckRow) -> dict[str, object]:
     }
 
 
-def table(rows: Sequence[CheckRow]) -> Table:
+def table(rows: Sequence[CheckRow]) -> "Table":
     """Return a table with a row for each file and a total; if the console is narrow, only paths wrap."""
+    from rich import box
+    from rich.table import Table
+    from rich.text import Text
+
     grid = Table(
         box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), show_edge=False, header_style="bold", show_footer=len(rows) > 1
     )
@@ -78,7 +83,7 @@ def table(rows: Sequence[CheckRow]) -> Table:
     return grid
 
 
-def notes_of(rows: Sequence[CheckRow]) -> Iterator[Text]:
+def notes_of(rows: Sequence[CheckRow]) -> "Iterator[Text]":
     """Yield a line for every rejected and skipped file, note, first failure and flaky test, in this order."""
     for status in (FileStatus.REJECTED, FileStatus.SKIPPED):
         for row in rows:
@@ -101,7 +106,9 @@ def status_counts(rows: Sequence[CheckRow]) -> str:
     return f"{counted(len(rows), 'file')}: {parts}."
 
 
-def _line(row: CheckRow, sentence: str, color: str) -> Text:
+def _line(row: CheckRow, sentence: str, color: str) -> "Text":
+    from rich.text import Text
+
     name, text = printable(row.path), printable(sentence)
     # Reasons about a file in an archive already begin with its name.
     return Text.assemble((name, color), ": ", text.removeprefix(f"{name}: "))

@@ -2,16 +2,15 @@
 
 import os
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from enum import StrEnum
 from functools import partial
 from pathlib import Path
 from typing import Final
 
 from bridge.commands.check.html import HtmlFile
-from bridge.commands.check.inputs import LIMITS, CandidateFile, MissingInput, SourceFile, unpack
+from bridge.commands.check.inputs import CandidateFile, MissingInput, SourceFile, unpack
 from bridge.commands.check.rewrite import RewriteTrial
-from bridge.domain.intake import NewRejection
+from bridge.domain.intake import MAX_REPORT_SIZE, NewRejection
 from bridge.domain.junit.encoding import regroup
 from bridge.domain.junit.repair.repair import Source, prepare, repair
 from bridge.domain.junit.result import NO_HIGHLIGHTS, Highlights
@@ -26,6 +25,7 @@ from bridge.domain.junit.validator import (
 )
 from bridge.domain.junit.writers import traits_of
 from bridge.errors import BridgeError, CallerError
+from bridge.values import dataclass
 
 NOT_JUNIT: Final = "not_junit"
 """The validator's reason for XML of another kind."""
@@ -33,9 +33,7 @@ NOT_JUNIT: Final = "not_junit"
 UNSAFE_PARTS: Final = frozenset({"", ".", ".."})
 """Parts of the name of a file in an archive that could lead out of the output folder."""
 
-LARGE: Final = (
-    f"The gateway accepts it only if server.max_report_size is greater than {LIMITS.max_report_size >> 20} MiB."
-)
+LARGE: Final = f"The gateway accepts it only if server.max_report_size is greater than {MAX_REPORT_SIZE >> 20} MiB."
 
 
 class FileStatus(StrEnum):
@@ -171,7 +169,7 @@ def _row_of(
     traits: tuple[str, ...] = (),
 ) -> CheckRow:
     if isinstance(result, Valid):
-        large = (LARGE,) if found.size > LIMITS.max_report_size else ()
+        large = (LARGE,) if found.size > MAX_REPORT_SIZE else ()
         notes = (*repairs, *result.notes, *traits, *large)
         return CheckRow(
             path=found.name,

@@ -1,19 +1,19 @@
 """`bridge check --rewrite`: what the rules of a route would change in the names of cases."""
+# ruff: noqa: PLC0415 -- most checks need no settings (70 ms) and, with --json, no rich (20 ms)
 
 import tomllib
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Final
-
-from rich.text import Text
+from typing import TYPE_CHECKING, Any, Final
 
 from bridge.domain.junit.repair.repair import Source, apply_filter
 from bridge.domain.junit.repair.rewrite import CaseRenamer
 from bridge.domain.junit.rewrite_rules import NameRewriter, RewriteRule, RuleFault, compile_rule
 from bridge.domain.text_format import counted, printable
 from bridge.errors import BridgeError
-from bridge.settings.model import RewriteSettings
-from bridge.settings.toml_errors import line_of
+
+if TYPE_CHECKING:
+    from rich.text import Text
 
 MAX_SHOWN: Final = 20
 """Names before and after, of all files together."""
@@ -43,6 +43,9 @@ def read_rules(path: Path, route: str) -> list[RewriteRule]:
 
 
 def _rule(values: Mapping[str, Any], text: str, key: str) -> RewriteRule:
+    from bridge.settings.model import RewriteSettings
+    from bridge.settings.toml_errors import line_of
+
     try:
         found = RewriteSettings.model_validate(values)
         rule = RewriteRule(attribute=found.attribute, pattern=found.pattern, replacement=found.replacement)
@@ -90,8 +93,10 @@ class RewriteTrial:
             "equal": [{"path": path, "name": name} for path, name in self._equal],
         }
 
-    def lines(self) -> Iterator[Text]:
+    def lines(self) -> "Iterator[Text]":
         """Yield what was changed, for people: the rules with numbers of names, names before and after, collisions."""
+        from rich.text import Text
+
         for number, (rule, count) in enumerate(zip(self._rules, self._names_changed, strict=True), 1):
             style = "" if count else "yellow"
             yield Text(f"Rule {number} ({rule.attribute}, {printable(rule.pattern)}): {counted(count, 'name')}.", style)

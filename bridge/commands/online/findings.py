@@ -1,7 +1,6 @@
 """What an upstream's answer to a question shows of the settings, and what to do."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final
 
@@ -9,6 +8,7 @@ from bridge.domain import outcomes
 from bridge.domain.instants import MINUTE, SECOND
 from bridge.domain.text_format import span
 from bridge.protocols.iam import Token, TokenOutcome, ValidationOutcome, ValidToken
+from bridge.values import dataclass
 
 CLOCK_WARNING_US: Final = 30 * SECOND  # Date headers are exact to a second, and an answer may take some
 CLOCK_FAILED_US: Final = 5 * MINUTE  # TestNod's presigned URLs are valid for so long; Huawei accepts 15 minutes

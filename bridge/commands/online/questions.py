@@ -8,7 +8,7 @@ import asyncio
 import uuid
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator
 from contextlib import AsyncExitStack, aclosing
-from dataclasses import dataclass, field
+from dataclasses import field
 from functools import partial
 from hashlib import sha256
 from typing import Final
@@ -34,6 +34,7 @@ from bridge.settings.rules import S3Location, s3_location
 from bridge.store.blobs.s3 import ObjectStore
 from bridge.store.engine.postgres import connect
 from bridge.store.engine.postgres_url import is_postgres
+from bridge.values import dataclass
 
 QUESTION_SECONDS: Final = 25.0
 """Longer than the clients' own limits for an answer (20 seconds), which name the cause."""

@@ -3,11 +3,13 @@
 import gzip
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from functools import partial
 from tempfile import SpooledTemporaryFile
 from typing import BinaryIO, Final, Protocol, cast
 from urllib.parse import quote
+
+from bridge.values import dataclass
 
 MAX_FILES: Final = 500
 MAX_BYTES: Final = 32 << 20

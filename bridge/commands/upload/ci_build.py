@@ -7,10 +7,12 @@ id: theirs is a digest of the pipeline's name, so every build of a pipeline has 
 import re
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import field
 from datetime import UTC, datetime, timedelta, timezone
 from hashlib import sha256
 from typing import Final
+
+from bridge.values import dataclass
 
 CHINA: Final = timezone(timedelta(hours=8))
 """The wall clock of CodeArts' TIMESTAMP."""

@@ -10,9 +10,11 @@ import os
 import posixpath
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from pathlib import Path
 from typing import Final
+
+from bridge.values import dataclass
 
 WINDOWS: Final = os.name == "nt"
 SUFFIX: Final = ".xml"  # of the files to send from a folder

@@ -13,7 +13,6 @@ import time
 from base64 import b64encode
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
 from typing import Any, BinaryIO, Final
 from urllib.parse import SplitResult, unquote, urlencode, urlsplit
@@ -22,6 +21,7 @@ from urllib.request import getproxies, proxy_bypass
 from bridge import __version__
 from bridge.domain.text_format import is_web_address
 from bridge.errors import BridgeError
+from bridge.values import dataclass
 
 UPLOAD_PATH: Final = "/v1/report/junit/report/upload"
 STATUS_PATH: Final = "/bridge/v1/builds/{job_id}/{build_no}"

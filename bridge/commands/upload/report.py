@@ -5,12 +5,13 @@ Names and messages come from files and servers, so characters that could control
 
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from enum import StrEnum
 from typing import Any, Final
 
 from bridge.commands.upload.ci_build import CiBuild
 from bridge.domain.text_format import counted, printable
+from bridge.values import dataclass
 
 NUMBERS: Final = {"tests": "Tests", "failures": "Fail", "errors": "Err", "skipped": "Skip"}
 TAKEN: Final = frozenset({"accepted", "duplicate", "requeued"})

@@ -7,7 +7,7 @@ import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing, contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 from typing import Any, Final
@@ -24,6 +24,7 @@ from bridge.domain.junit.result import Invalid
 from bridge.domain.junit.validator import WHOLE_SIZE, validate_bytes, validate_source
 from bridge.domain.text_format import counted, printable
 from bridge.errors import BridgeError
+from bridge.values import dataclass
 
 EXIT_SENT: Final = 0
 EXIT_REJECTED: Final = 1

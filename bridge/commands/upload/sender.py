@@ -6,7 +6,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing, nullcontext
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from enum import StrEnum
 from typing import Any, Final, cast
 
@@ -14,6 +14,7 @@ from bridge.commands.upload.batches import Batch, Body, body_of
 from bridge.commands.upload.gateway_client import Answer, GatewayAway, GatewayClient
 from bridge.commands.upload.kept_uploads import KeptUpload
 from bridge.errors import BadParameter, BadReport, NoRoute, TooLarge, UnknownEncoding
+from bridge.values import dataclass
 
 CONNECTIONS: Final = 4  # requests at once
 FIRST_DELAY_SECONDS: Final = 0.5

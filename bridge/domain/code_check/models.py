@@ -1,9 +1,9 @@
 """A report of CodeArts Check, the limits of `[routes.code_check]`, and how far the fetch of the report is."""
 
-from dataclasses import dataclass
 from enum import StrEnum
 
 from bridge.domain.instants import EPOCH, Duration, Instant
+from bridge.values import dataclass
 
 
 class IssueKind(StrEnum):

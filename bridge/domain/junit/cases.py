@@ -6,11 +6,13 @@ Reports were validated when they were accepted, so this reader is lenient: what 
 import itertools
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from enum import StrEnum
 from typing import Any, Final
 
 from lxml import etree
+
+from bridge.values import dataclass
 
 MAX_FAILING: Final = 200
 """Failing cases of a page; more are counted."""

@@ -1,8 +1,9 @@
 """The result of validation: a valid report with its counts, or the one fault of an invalid file."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any, Final
+
+from bridge.values import dataclass
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -6,10 +6,10 @@ whatever the pattern (docs/decisions/0036-rewrite-rules.md).
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any, Final, NamedTuple
 
 from bridge.domain.text_format import counted
+from bridge.values import dataclass
 
 MAX_RULES: Final = 20
 """Of one route: each costs about a microsecond for each name."""

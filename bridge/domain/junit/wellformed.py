@@ -7,7 +7,6 @@ expat, which is used here, reports it at once.
 import codecs
 import re
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from itertools import chain
 from typing import Final
 from xml.parsers import expat
@@ -25,6 +24,7 @@ from bridge.domain.junit.xml_errors import (
     QUOTE_VALUES,
     WRITE_WHOLE,
 )
+from bridge.values import dataclass
 
 Text = Callable[[], Iterator[str]]
 """Opens a document's text from its start: pieces of any size, the same text at every call."""

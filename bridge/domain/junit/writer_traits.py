@@ -2,11 +2,12 @@
 
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Final, NamedTuple
 
 from bridge.domain.junit.counter import local_name
 from bridge.domain.text_format import counted
+from bridge.values import dataclass
 
 MAX_TEXT: Final = 4096  # characters kept of a failure's text; the words that are looked for stand at its beginning
 MAX_PROPERTIES: Final = 100  # names kept; runners write their own first

@@ -5,7 +5,6 @@ request whose response was lost is sent again, and CodeArts may then count its r
 """
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 
 from bridge.domain import outcomes
 from bridge.domain.build import Build, Delivery, DeliveryState, DeliveryTarget, Report
@@ -18,6 +17,7 @@ from bridge.domain.lifecycle.unreadable_body import retry_unread
 from bridge.domain.policy import Policy
 from bridge.domain.retry import next_attempt_at, start_give_up_clock
 from bridge.domain.steps import Apply, CompareMirror, UploadToMirror, UpstreamCall
+from bridge.values import dataclass
 
 MAX_REQUEST_BYTES = 4 * 1024 * 1024
 """Of files that share a request: far below the limit of CodeArts, so that a lost response doubles little."""

@@ -4,7 +4,6 @@ docs/answers.md lists the same outcomes for operators.
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from types import MappingProxyType
 
 from bridge.domain import changes, outcomes
@@ -27,6 +26,7 @@ from bridge.domain.retry import (
     start_give_up_clock,
 )
 from bridge.domain.steps import Put, Register, ReportUploadFailed, UpstreamCall
+from bridge.values import dataclass
 
 EXPIRY_MARGIN = (
     MINUTE  # a 403 with this much left, or over half of the URL's life, is a rejection; later it may be expiry

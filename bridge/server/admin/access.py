@@ -2,7 +2,6 @@
 
 import hmac
 from collections.abc import Sequence
-from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final
 
@@ -12,6 +11,7 @@ from bridge.domain.callers import hash_token
 from bridge.errors import Forbidden, Unauthenticated
 from bridge.server.http.requests import Network, is_among
 from bridge.store.operator_actions import Actor
+from bridge.values import dataclass
 
 CSRF_FIELD: Final = "csrf"
 CSRF_HEADER: Final = "X-CSRF-Token"

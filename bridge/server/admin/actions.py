@@ -10,11 +10,11 @@ from aiohttp import web
 from bridge.domain.build import BuildNo
 from bridge.domain.circuit_breaker import CircuitBreakers
 from bridge.domain.routing import Route
-from bridge.domain.text_format import counted, rfc3339
+from bridge.domain.text_format import counted, quote_for_display, rfc3339
 from bridge.errors import BadParameter, BridgeError, NotFound
 from bridge.server.admin.access import PERSON, actor_of
 from bridge.server.admin.params import read_forgotten, read_page, require_id
-from bridge.server.http.responses import json_response, quote_for_display
+from bridge.server.http.responses import json_response
 from bridge.store.archive.base import Archive
 from bridge.store.blobs.base import Spool
 from bridge.store.circuit_breakers import all_breakers

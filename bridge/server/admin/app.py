@@ -16,7 +16,7 @@ from bridge.domain.circuit_breaker import OPENS_AFTER, CircuitBreaker, CircuitBr
 from bridge.domain.clock_trust import Verdict, trusting
 from bridge.domain.instants import DAY, SECOND
 from bridge.domain.request_rate import Api, RequestRate, describe_rate
-from bridge.domain.text_format import rfc3339
+from bridge.domain.text_format import quote_for_display, rfc3339
 from bridge.errors import Forbidden, NotFound, Unavailable
 from bridge.server.admin.access import (
     CSRF_HEADER,
@@ -43,7 +43,7 @@ from bridge.server.config import ServerConfig
 from bridge.server.health import Readiness
 from bridge.server.http.protocol import mark_verified
 from bridge.server.http.requests import network_of, resembles_upload_path
-from bridge.server.http.responses import handle_errors, json_response, quote_for_display
+from bridge.server.http.responses import handle_errors, json_response
 from bridge.server.http.tls import Certificate
 from bridge.store.archive.base import Archive
 from bridge.store.blobs.base import Spool

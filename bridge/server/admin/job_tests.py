@@ -2,7 +2,6 @@
 
 import asyncio
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from typing import Final, TypedDict
 
 from aiohttp import web
@@ -16,6 +15,7 @@ from bridge.server.admin.params import read_tests_query
 from bridge.server.http.responses import large_json_response
 from bridge.store.case_history import JobDigests, RecentJob, StoredDigest, job_digests, recent_jobs
 from bridge.store.engine.base import Database
+from bridge.values import dataclass
 
 MAX_CASES: Final = 100_000
 """Of all builds: half a second of work."""

@@ -10,9 +10,9 @@ from multidict import MultiMapping
 from bridge.domain.build import BuildNo, BuildState
 from bridge.domain.instants import DAY, SECOND
 from bridge.domain.routing import canonical_job_id
+from bridge.domain.text_format import quote_for_display
 from bridge.errors import BadParameter, NotFound
 from bridge.server.http.requests import BuildName, is_job_id, read_build_name
-from bridge.server.http.responses import quote_for_display
 from bridge.store.operator_actions import AuditQuery
 from bridge.store.queries import BuildsQuery
 from bridge.store.rejections import MAX_ID, RejectionsQuery

@@ -8,18 +8,12 @@ import structlog
 from aiohttp import web
 
 from bridge.domain.build import BuildNo
+from bridge.domain.text_format import quote_for_display
 from bridge.errors import BadParameter, BridgeError
 from bridge.server.admin.access import actor_of
 from bridge.server.admin.params import read_rejections_query, require_id
 from bridge.server.http.requests import read_small_body
-from bridge.server.http.responses import (
-    HEADERS,
-    disposition,
-    file_name,
-    json_response,
-    quote_for_display,
-    success_response,
-)
+from bridge.server.http.responses import HEADERS, disposition, file_name, json_response, success_response
 from bridge.server.upload.resender import QuarantineResender
 from bridge.store.api_types import RejectionView, rejection_view
 from bridge.store.engine.base import Database

@@ -2,7 +2,6 @@
 
 import re
 from collections.abc import AsyncIterator, Callable, Iterable, Sequence
-from dataclasses import dataclass
 from functools import partial
 
 from aiohttp import web
@@ -14,6 +13,7 @@ from bridge.server.auth.iam_tokens import IamTokens
 from bridge.server.auth.signatures import SignatureVerifier, SignedBody, expired, is_signature
 from bridge.server.http.protocol import mark_verified
 from bridge.server.http.requests import network_of
+from bridge.values import dataclass
 
 TOKEN_HEADER = "X-Auth-Token"  # noqa: S105 -- a header's name
 BEARER = "bearer "

@@ -8,10 +8,10 @@ import asyncio
 from collections import Counter, OrderedDict, deque
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
 from typing import Final
 
 from bridge.domain.instants import SECOND
+from bridge.values import dataclass
 
 MAX_CHECKS: Final = 64
 """Validations at once. IAM answers in a tenth of a second, so it would throttle the bridge sooner."""

@@ -6,7 +6,6 @@ A token is validated with itself as the credential, so the bridge needs no right
 import asyncio
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from hashlib import sha256
 
@@ -19,6 +18,7 @@ from bridge.errors import Unauthenticated, Unavailable
 from bridge.protocols.iam import MAX_TOKEN_CHARACTERS, ValidationOutcome, ValidToken
 from bridge.server.auth.fair_queue import FairQueue, QueueFullError
 from bridge.telemetry.repeated_lines import log_refusal
+from bridge.values import dataclass
 
 VALID_US = 5 * 60 * SECOND
 """A token that IAM revokes is rejected within this time."""

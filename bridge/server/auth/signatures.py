@@ -8,7 +8,6 @@ captured signature serves no second body after a restart or at another gateway.
 import hashlib
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass
 from hashlib import sha256
 from secrets import token_hex
 
@@ -20,6 +19,7 @@ from bridge.domain.text_format import rfc3339
 from bridge.errors import Unauthenticated
 from bridge.protocols import aksk_signing
 from bridge.store.signature_uses import SignatureUse
+from bridge.values import dataclass
 
 MAX_FAILURES = 5
 """Huawei locks a key after more than five failures."""

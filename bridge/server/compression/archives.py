@@ -3,17 +3,17 @@
 import asyncio
 from collections import Counter
 from collections.abc import AsyncGenerator, Generator, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, Final
 
 from bridge.domain.intake import NewRejection
 from bridge.domain.junit.encoding import trim
+from bridge.domain.text_format import escape_for_display
 from bridge.errors import BadReport, BridgeError, TooLarge, Unavailable
 from bridge.server.compression.codecs import PIECE_BYTES, ContentCoding, content_coding_of
 from bridge.server.compression.tar import read_tar
 from bridge.server.compression.zip import read_zip
-from bridge.server.http.responses import escape_for_display
+from bridge.values import dataclass
 
 HEAD_BYTES: Final = 512  # read by `is_archive`
 MAX_NAME_CHARACTERS: Final = 4096  # of a member: as long as a path may be

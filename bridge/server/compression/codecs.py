@@ -11,8 +11,8 @@ from typing import Final, Protocol
 
 import brotli  # type: ignore[import-untyped]  # the package brings no type marker
 
+from bridge.domain.text_format import quote_for_display
 from bridge.errors import UnknownEncoding
-from bridge.server.http.responses import quote_for_display
 
 if sys.version_info >= (3, 14):
     from compression import zstd

@@ -3,7 +3,6 @@
 import asyncio
 from collections import Counter
 from collections.abc import AsyncIterator, Iterator, Sequence
-from dataclasses import dataclass
 from typing import Final, Self
 
 from bridge.errors import BadReport, TooLarge, Unavailable
@@ -16,6 +15,7 @@ from bridge.server.compression.codecs import (
     new_decompressor,
     window_size,
 )
+from bridge.values import dataclass
 
 INPUT_BYTES: Final = 16 * 1024  # per step, so that a step without output is short too
 MAX_MEMBERS: Final = 10_000  # of one stream: bgzip starts one every 64 KiB; empty ones cost time and produce nothing

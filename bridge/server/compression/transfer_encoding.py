@@ -8,8 +8,8 @@ from binascii import Error, a2b_base64, a2b_qp
 from collections.abc import Callable, Mapping
 from typing import Final, Protocol
 
+from bridge.domain.text_format import quote_for_display
 from bridge.errors import BadReport, UnknownEncoding
-from bridge.server.http.responses import quote_for_display
 
 MAX_ESCAPE_BYTES: Final = 80  # of a soft line break: "=", blanks that were added to a line of 76, and the line end
 

@@ -9,10 +9,10 @@ from collections.abc import Iterator, Sequence
 from io import SEEK_END
 from typing import BinaryIO, Final
 
+from bridge.domain.text_format import escape_for_display
 from bridge.errors import BadReport, TooLarge
 from bridge.server.compression.codecs import PIECE_BYTES
 from bridge.server.http.file_names import decode_text
-from bridge.server.http.responses import escape_for_display
 
 MAX_DIRECTORY_BYTES: Final = 1 << 20  # read into memory at once: 5,000 names of 150 characters
 LOCAL_HEADER_BYTES: Final = 30  # at least, before the name and data of a member

@@ -7,7 +7,6 @@ import asyncio
 import re
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from difflib import get_close_matches
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
 from typing import Final
@@ -22,9 +21,11 @@ from multidict import MultiMapping
 from bridge.domain.build import BuildNo, UploadMetadata
 from bridge.domain.routing import canonical_job_id
 from bridge.domain.submission import submitted_build_no
+from bridge.domain.text_format import quote_for_display
 from bridge.errors import BadParameter, TooLarge, Unavailable
 from bridge.server.http.file_names import decode_text
-from bridge.server.http.responses import failure_response, next_request_id, quote_for_display
+from bridge.server.http.responses import failure_response, next_request_id
+from bridge.values import dataclass
 
 UPLOAD_PATH = "/v1/report/junit/report/upload"
 

@@ -15,7 +15,6 @@ import structlog
 from aiohttp import web
 from aiohttp.typedefs import Handler
 
-from bridge.domain.text_format import printable
 from bridge.errors import (
     BadParameter,
     BridgeError,
@@ -28,9 +27,6 @@ from bridge.errors import (
 )
 
 REQUEST_ID = web.RequestKey("request_id", str)
-
-MAX_SHOWN_CHARACTERS = 120
-"""Of one name or value in a message: enough to find it again, too little to flood a build log."""
 
 SERVER = "bridge"  # aiohttp's default shows its own version and Python's
 
@@ -49,16 +45,6 @@ _PRESERVED_HEADERS = ("Allow", "Location")
 _ENCODER = json.JSONEncoder(ensure_ascii=False)
 
 _log = structlog.get_logger(__name__)
-
-
-def quote_for_display(text: str) -> str:
-    """Return foreign text in quotation marks, shortened, on one line, without characters that a terminal interprets."""
-    return f'"{escape_for_display(text)}"'
-
-
-def escape_for_display(text: str) -> str:
-    """Return foreign text shortened, with every character escaped that is not printable."""
-    return printable(text if len(text) <= MAX_SHOWN_CHARACTERS else text[:MAX_SHOWN_CHARACTERS] + "…")
 
 
 def success_response(result: str, **more: object) -> web.Response:

@@ -4,7 +4,6 @@ The bridge's are used if `[proxy]` allows it, and for uploads of coverage report
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from enum import Enum
 from fnmatch import fnmatchcase
 from typing import Final
@@ -12,10 +11,11 @@ from urllib.parse import parse_qsl
 
 from bridge.domain.callers import AuthScheme, Caller
 from bridge.domain.routing import Route, RoutingKeys, candidate_routes, canonical_job_id
+from bridge.domain.text_format import quote_for_display
 from bridge.errors import BadParameter, Forbidden
 from bridge.server.http.requests import UPLOAD_PATH, read_parameters
-from bridge.server.http.responses import quote_for_display
 from bridge.server.proxy.request_target import RequestTarget, Upstream, job_ids_in
+from bridge.values import dataclass
 
 ALL_PATHS: Final = "*"
 LOGIN_PATH: Final = "/v3/auth/tokens"

@@ -13,10 +13,10 @@ from aiohttp import web
 from multipart import MultipartError, PushMultipartParser  # type: ignore[import-untyped]  # the package brings no type marker
 
 from bridge.domain.routing import canonical_job_id
+from bridge.domain.text_format import quote_for_display
 from bridge.errors import BadParameter
 from bridge.server.auth.authenticator import AuthResult
 from bridge.server.http.requests import FILE_FIELD
-from bridge.server.http.responses import quote_for_display
 from bridge.server.proxy.authorization import COVERAGE_PARAMETERS
 from bridge.server.proxy.request_target import RequestTarget
 

@@ -11,9 +11,9 @@ from bridge.client.credentials import Credentials, Failure, Headers
 from bridge.client.passthrough import ProxyRequest, ProxyResponse, UpstreamConnection
 from bridge.domain.callers import Caller
 from bridge.domain.outcomes import Throttled
+from bridge.domain.text_format import escape_for_display
 from bridge.errors import BadGateway, NotFound, Unavailable
 from bridge.protocols.aksk_signing import EMPTY_SHA256, UNSIGNED_PAYLOAD, RawRequest
-from bridge.server.http.responses import escape_for_display
 from bridge.server.proxy.authorization import AuthorizationMode
 from bridge.server.proxy.headers import Via, caller_headers, headers_for_bridge, headers_with_token, response_headers
 from bridge.server.proxy.request_target import RequestTarget, Upstream

@@ -3,7 +3,6 @@
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
-from dataclasses import dataclass
 from typing import Any, Final, NoReturn
 
 import aiohttp
@@ -14,11 +13,12 @@ from bridge.client.passthrough import ProxyResponse
 from bridge.domain.callers import AuthScheme, Caller
 from bridge.domain.request_rate import Api, api_of
 from bridge.domain.routing import Route
+from bridge.domain.text_format import escape_for_display
 from bridge.errors import BridgeError, GatewayTimeout, TooLarge, Unavailable
 from bridge.protocols.http_response import MAX_RETRY_AFTER_DIGITS
 from bridge.server.auth.authenticator import UNSIGNED_BODY, Authenticator, AuthResult
 from bridge.server.http.requests import MAX_SMALL_SECONDS, content_of, network_of, read_body
-from bridge.server.http.responses import REQUEST_ID, escape_for_display, json_response
+from bridge.server.http.responses import REQUEST_ID, json_response
 from bridge.server.proxy.authorization import (
     AuthorizationMode,
     ProxyPolicy,
@@ -45,6 +45,7 @@ from bridge.server.proxy.streaming import (
 )
 from bridge.telemetry.metrics import Metrics
 from bridge.telemetry.repeated_lines import log_refusal
+from bridge.values import dataclass
 
 MAX_SIGNED_BYTES: Final = 1024 * 1024
 """A signed body is read completely before it is forwarded. Huawei's own limit is 12 MB; its requests are some KB."""

@@ -5,14 +5,14 @@ A target that servers could read in two ways is rejected, so that the bridge aut
 
 import re
 import unicodedata
-from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final
 from urllib.parse import unquote_plus
 
 from bridge.domain.routing import canonical_job_id
+from bridge.domain.text_format import quote_for_display
 from bridge.errors import BadParameter, Forbidden
-from bridge.server.http.responses import quote_for_display
+from bridge.values import dataclass
 
 
 class Upstream(StrEnum):

@@ -6,7 +6,7 @@ A field of a form such as `test_run[metadata][branch]` is the member `branch` of
 import json
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from io import BytesIO
 from typing import Any, Final
 from urllib.parse import parse_qsl
@@ -14,9 +14,10 @@ from urllib.parse import parse_qsl
 from multipart import MultipartError, parse_form_data  # type: ignore[import-untyped]  # the package has no type marker
 
 from bridge.domain.build import SubmittedRun
+from bridge.domain.text_format import quote_for_display
 from bridge.protocols.http_response import Json, read_json
 from bridge.server.http.file_names import decode_text
-from bridge.server.http.responses import quote_for_display
+from bridge.values import dataclass
 
 MAX_BODY_BYTES: Final = 64 * 1024  # of fields; the file is not part of a registration
 MAX_VALUE_CHARACTERS: Final = 1024

@@ -9,7 +9,7 @@ import hashlib
 import hmac
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from typing import Final
 from xml.sax.saxutils import escape
 
@@ -39,6 +39,7 @@ from bridge.store.submissions import extend, failed_upload, find_submission
 from bridge.telemetry.metrics import Metrics
 from bridge.telemetry.repeated_lines import log_refusal
 from bridge.telemetry.traces import span, trace_context
+from bridge.values import dataclass
 
 NODE: Final = "default"
 

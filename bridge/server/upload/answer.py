@@ -2,16 +2,16 @@
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import TypedDict
 
 from aiohttp import web
 
 from bridge.domain.intake import AcceptedUpload, NewRejection, NewReport, ReportReceipt
-from bridge.domain.text_format import counted
+from bridge.domain.text_format import counted, escape_for_display
 from bridge.errors import BridgeError
-from bridge.server.http.responses import error_response, escape_for_display, success_response
+from bridge.server.http.responses import error_response, success_response
 from bridge.server.upload.commit import kind_of
+from bridge.values import dataclass
 
 STATUSES = {
     ReportReceipt.NEW: "accepted",

@@ -6,7 +6,7 @@ from bridge.domain.build import BuildNo
 from bridge.domain.intake import AcceptedUpload, NewRejection, NewReport, ReportReceipt, UploadReceipt
 from bridge.domain.junit.tally import suites_report_errors
 from bridge.domain.routing import Route, candidate_routes, keys_of_upload
-from bridge.domain.text_format import counted, printable
+from bridge.domain.text_format import counted, escape_for_display, printable, quote_for_display
 from bridge.errors import (
     BadReport,
     CallerError,
@@ -17,7 +17,6 @@ from bridge.errors import (
     UnknownEncoding,
     reason_of,
 )
-from bridge.server.http.responses import escape_for_display, quote_for_display
 from bridge.server.upload.file_store import UploadFileStore
 
 Accept = Callable[[AcceptedUpload], Awaitable[UploadReceipt]]

@@ -3,7 +3,6 @@
 import hashlib
 from collections.abc import AsyncGenerator, Callable
 from contextlib import suppress
-from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
 from typing import Final
@@ -13,8 +12,8 @@ from bridge.domain.instants import Duration
 from bridge.domain.intake import MAX_REJECTIONS, NewRejection, NewReport, QuarantinedFile
 from bridge.domain.junit.result import Invalid, ValidationResult
 from bridge.domain.routing import Route
+from bridge.domain.text_format import escape_for_display
 from bridge.errors import BadReport, NoRoute, TooLarge, Unavailable
-from bridge.server.http.responses import escape_for_display
 from bridge.server.validation.pool import ValidationPool
 from bridge.server.validation.transform import (
     TOO_LARGE,
@@ -30,6 +29,7 @@ from bridge.store.blobs.metadata import BlobMetadata
 from bridge.store.duplicates import dedupe_key
 from bridge.store.rejections import MAX_QUARANTINED_BYTES
 from bridge.telemetry.traces import NO_SPAN, span
+from bridge.values import dataclass
 
 MAX_TRACED_FILES: Final = 100
 """Files of one upload with a span of their own, so that a large upload does not fill the queue of spans."""

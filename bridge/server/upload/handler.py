@@ -7,7 +7,7 @@ import asyncio
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Final
 
 import structlog
@@ -17,7 +17,7 @@ from bridge.domain.build import BuildNo, UploadMetadata
 from bridge.domain.callers import AuthScheme, Caller
 from bridge.domain.intake import AcceptedUpload, NewRejection, NewReport, ReportReceipt
 from bridge.domain.routing import NOTHING_STATED, InvalidFilePolicy, Route, RoutingKeys, candidate_routes
-from bridge.domain.text_format import counted, were
+from bridge.domain.text_format import counted, escape_for_display, were
 from bridge.errors import BadParameter, BridgeError, CallerError, CommitUncertain, NoRoute, Unauthenticated, Unavailable
 from bridge.server.auth.authenticator import Authenticator, AuthResult, party_of, require
 from bridge.server.compression.codecs import content_codings
@@ -35,7 +35,7 @@ from bridge.server.http.requests import (
     too_large,
     wants_files,
 )
-from bridge.server.http.responses import REQUEST_ID, escape_for_display
+from bridge.server.http.responses import REQUEST_ID
 from bridge.server.upload.answer import AnswerFormat, FileView, files_of
 from bridge.server.upload.commit import (
     MAX_NAMED_FILES,
@@ -63,6 +63,7 @@ from bridge.store.blobs.base import Spool
 from bridge.telemetry.metrics import Metrics
 from bridge.telemetry.repeated_lines import log_refusal
 from bridge.telemetry.traces import span, trace_context
+from bridge.values import dataclass
 
 RECORD_SECONDS: Final = 5.0
 """For the ledger to record a rejection; the client waits for its answer meanwhile."""

@@ -5,11 +5,11 @@ from typing import Any, Final, NamedTuple
 
 from multipart import MultipartError, ParserLimitReached, PushMultipartParser, parse_options_header  # type: ignore[import-untyped]  # the package brings no type marker
 
+from bridge.domain.text_format import quote_for_display
 from bridge.errors import BadParameter, BadReport, BridgeError, TooLarge, UnknownEncoding
 from bridge.server.compression.transfer_encoding import transfer_decoder
 from bridge.server.http.file_names import decode_in_charset, decode_text, file_name
 from bridge.server.http.requests import FILE_FIELD, METADATA_NAMES, add_parameter
-from bridge.server.http.responses import quote_for_display
 
 CHARSET_FIELD: Final = "_charset_"
 """The charset of the text fields of a form (RFC 7578, section 4.6)."""

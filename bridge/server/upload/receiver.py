@@ -7,6 +7,7 @@ import asyncio
 import hashlib
 from contextlib import aclosing
 
+from bridge.domain.text_format import escape_for_display
 from bridge.errors import BadReport, CallerError
 from bridge.server.compression.archives import (
     HEAD_BYTES,
@@ -19,7 +20,6 @@ from bridge.server.compression.archives import (
 from bridge.server.compression.codecs import MAGIC_BYTES, ContentCoding, content_coding_of, content_codings
 from bridge.server.compression.decompress import DecompressionPipeline, MemoryShare
 from bridge.server.compression.transfer_encoding import TransferDecoder, transfer_decoder
-from bridge.server.http.responses import escape_for_display
 from bridge.server.upload.file_store import FileBuffer, ReceivedFile, UploadFileStore, UploadLimits
 from bridge.server.upload.multipart_form import FileStart
 from bridge.server.validation.transform import FileDigest

@@ -5,7 +5,6 @@ Blobs that are not JUnit reports were rejected files; they stay where they are.
 
 import hashlib
 from collections.abc import Callable
-from dataclasses import dataclass
 
 import structlog
 
@@ -20,6 +19,7 @@ from bridge.store.engine.base import Database
 from bridge.store.retention import known_blobs
 from bridge.store.submissions import accept_submitted
 from bridge.store.uploads import accept
+from bridge.values import dataclass
 
 RECOVERED = "Recovered from the spool after the ledger was restored."
 

@@ -10,7 +10,6 @@ import signal
 import sys
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, Self, cast
@@ -28,6 +27,7 @@ from bridge.server.validation.messages import (
 )
 from bridge.server.validation.transform import TransformOptions, TransformResult
 from bridge.server.validation.turns import Party, Turn, TurnQueue
+from bridge.values import dataclass
 
 START_SECONDS: Final = 30  # a process is ready in 0.2 seconds, but the machine may be busy
 WALL_SECONDS: Final = 60  # for one request: CPU time has a limit of its own, so beyond this the disk or machine hangs

@@ -2,7 +2,7 @@
 
 import hashlib
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING, BinaryIO, NamedTuple
 
 from bridge.domain.junit.encoding import PIECE_SIZE, WRITE_ENCODING
@@ -21,6 +21,7 @@ from bridge.domain.junit.xml_errors import (
     WRITE_WHOLE,
     WRITE_XML_1_0,
 )
+from bridge.values import dataclass
 
 if TYPE_CHECKING:  # validation processes do not need it
     from bridge.domain.routing import Route

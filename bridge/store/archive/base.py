@@ -7,7 +7,6 @@ submitted build its route and its build_id in plain letters: `…/testnod-{route
 
 import re
 from collections.abc import AsyncGenerator, Sequence
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Protocol
@@ -22,6 +21,7 @@ from bridge.store.blobs.base import Source
 from bridge.store.blobs.metadata import escaped
 from bridge.store.duplicates import SUBMITTED, build_of_key
 from bridge.store.schema import builds, deliveries, reports
+from bridge.values import dataclass
 
 DIGEST_CHARACTERS = 16
 """In a key: after a new start with an empty ledger, ids alone are not unique."""

@@ -4,13 +4,13 @@ They are ASCII and fit into the 2 KB that S3 allows ("Working with object metada
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from urllib.parse import quote, unquote
 
 from bridge.domain.build import BuildNo
 from bridge.errors import CorruptBlob
 from bridge.store.duplicates import SUBMITTED
 from bridge.store.row_mapping import shown_name
+from bridge.values import dataclass
 
 MAX_NAME_BYTES = 640
 """Of an escaped name or caller: two of them and the other values stay below 2 KB."""

@@ -6,7 +6,7 @@ does not support LISTEN.
 
 import asyncio
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Final
 
 import structlog
@@ -15,6 +15,7 @@ from bridge.clock import Clock
 from bridge.domain.instants import SECOND
 from bridge.domain.retry import delay_us
 from bridge.store.engine.postgres import LOST, LedgerUnreachable, connect
+from bridge.values import dataclass
 
 CHANNEL: Final = "bridge"
 NOTIFY_INTERVAL_US: Final = SECOND // 4

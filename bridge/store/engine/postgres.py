@@ -7,7 +7,6 @@ shown. The database's clock is the ledger's.
 import asyncio
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
-from dataclasses import dataclass
 from functools import partial
 from typing import Any, Final, NamedTuple, Self
 
@@ -34,6 +33,7 @@ from bridge.store.engine.base import (
 )
 from bridge.store.engine.postgres_url import shown_url
 from bridge.store.engine.write_queue import QueuedWrite, WriteQueue
+from bridge.values import dataclass
 
 CONNECT_SECONDS: Final = 3.0
 """Limit for a new connection, for each host in the URL: an upload waits for it, and gets a 503 within seconds."""

@@ -4,11 +4,11 @@ import asyncio
 import math
 from collections import deque
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any, Final
 
 from bridge.errors import Unavailable
 from bridge.store.engine.base import LedgerFunction
+from bridge.values import dataclass
 
 GROUP_LIMIT: Final = 64
 """Writes in one commit: more do not raise the throughput, and the first one waits longer."""

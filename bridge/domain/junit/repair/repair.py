@@ -1,7 +1,7 @@
 """Repairs a broken report so that validation accepts it, if that takes no guess about the outcome of a test."""
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Final, Protocol
 
 from bridge.domain.junit.encoding import UTF_8, Utf8Converter, regroup
@@ -22,6 +22,7 @@ from bridge.domain.junit.validator import JUnitValidator, validate_source
 from bridge.domain.junit.wellformed import Source, Text, Truncated, find_fault, text_of, without_declaration
 from bridge.domain.junit.xml_errors import CUT_BEFORE, JOIN_HALVES, OF_AMPERSANDS, TRUNCATED
 from bridge.domain.text_format import counted
+from bridge.values import dataclass
 
 __all__ = ["Filter", "Source", "apply_filter"]
 

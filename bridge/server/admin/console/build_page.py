@@ -1,7 +1,7 @@
 """What the page of a build draws and lists: the spans of its timeline, and the events of its life."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Final
 
 from bridge.domain.attempts import OF_BUILD, Attempt, AttemptOutcome, CallKind
@@ -10,6 +10,7 @@ from bridge.domain.instants import SECOND
 from bridge.domain.text_format import counted
 from bridge.server.admin.console.charts import Mark, Span, duration
 from bridge.store.console import BuildDetails
+from bridge.values import dataclass
 
 MAX_DELIVERY_SPANS: Final = 24
 MAX_EVENTS: Final = 300

@@ -1,11 +1,11 @@
 """Charts as SVG, drawn on the server: no script and no inline style, so that they pass the pages' content policy."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from html import escape
 from typing import Final
 
 from bridge.domain.instants import HOUR, MINUTE, SECOND
+from bridge.values import dataclass
 
 WIDTH: Final = 720
 CHART_HEIGHT: Final = 64

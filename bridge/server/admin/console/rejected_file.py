@@ -3,10 +3,10 @@
 import difflib
 import itertools
 import re
-from dataclasses import dataclass
 from typing import Final
 
 from bridge.domain.junit.repair.repair import Repaired, repair
+from bridge.values import dataclass
 
 MAX_SHOWN_BYTES: Final = 1024 * 1024
 """Larger files are downloaded and looked at elsewhere: a repair reads a file up to ten times."""

@@ -2,7 +2,6 @@
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cache
 from pathlib import Path
@@ -12,6 +11,7 @@ from bridge.domain.instants import SECOND
 from bridge.domain.junit.cases import CasePage, colored
 from bridge.domain.text_format import capital, counted
 from bridge.server.admin.console.charts import duration
+from bridge.values import dataclass
 
 if TYPE_CHECKING:
     import jinja2

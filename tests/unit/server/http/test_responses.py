@@ -11,11 +11,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bridge import errors
+from bridge.domain.text_format import MAX_SHOWN_CHARACTERS, escape_for_display
 from bridge.server.http.responses import (
-    MAX_SHOWN_CHARACTERS,
     REQUEST_ID,
     disposition,
-    escape_for_display,
     file_name,
     handle_errors,
     json_response,
