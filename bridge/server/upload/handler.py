@@ -184,6 +184,11 @@ class _Received:
     wants_files: bool  # in the answer
 
 
+def current_minute() -> int:
+    """Return the number of the current minute by the event loop's clock."""
+    return int(asyncio.get_running_loop().time() // 60)
+
+
 class _RecordLimit:
     """Admits `per_minute` rejections, and `per_party` of them of one party."""
 
@@ -195,7 +200,7 @@ class _RecordLimit:
 
     def admit(self, party: str) -> bool:
         """Count a rejection of a `party`, a caller or an address; return whether it may be recorded."""
-        minute = int(asyncio.get_running_loop().time() // 60)
+        minute = current_minute()
         if minute != self._minute:
             self._minute = minute
             self._counts.clear()
