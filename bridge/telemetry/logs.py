@@ -8,6 +8,7 @@ import logging
 import sys
 from collections.abc import Iterable
 from dataclasses import field
+from datetime import UTC, datetime
 from typing import TextIO
 
 import structlog
@@ -29,6 +30,8 @@ LEVELS = {
     "error": logging.ERROR,
     "exception": logging.ERROR,
 }
+
+_METHOD_LEVELS = {"exception": "error", "warn": "warning"}
 
 _redactor = Redactor()
 _encode = json.JSONEncoder(ensure_ascii=False, default=str).encode
@@ -69,22 +72,14 @@ def set_up(*, level: str = "info", stream: TextIO | None = None, instance: str =
     """
     _output.stream = stream if stream is not None else sys.stderr
     _output.identity = {"version": __version__, "instance": instance or new_instance()}
-    common: list[Processor] = [
-        _require_level,
-        structlog.contextvars.merge_contextvars,
-        structlog.processors.add_log_level,
-        structlog.processors.TimeStamper(fmt="iso", utc=True, key="at"),
-        structlog.processors.format_exc_info,
-        _add_identity,
-    ]
     # The bridge's loggers bypass the standard library, whose records would double the cost of a line in an upload.
     structlog.configure(
-        processors=[*common, _render],
+        processors=[_require_level, structlog.contextvars.merge_contextvars, _complete, _render],
         wrapper_class=structlog.make_filtering_bound_logger("debug"),
         logger_factory=structlog.WriteLoggerFactory(_output.stream),
         cache_logger_on_first_use=stream is None,  # a test may pass another stream next time
     )
-    _configure_standard_library(_output.stream, common)
+    _configure_standard_library(_output.stream)
     choose(level=level)
 
 
@@ -106,18 +101,28 @@ def _require_level(_logger: WrappedLogger, method: str, event: EventDict) -> Eve
     return event
 
 
-def _add_identity(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
+def _complete(logger: WrappedLogger, method: str, event: EventDict) -> EventDict:
+    """Add level, time, exception, trace and identity: one call, because each line of an upload passes here."""
+    event["level"] = _METHOD_LEVELS.get(method, method)
+    event["at"] = datetime.now(UTC).isoformat().removesuffix("+00:00") + "Z"
+    if "exc_info" in event:
+        event = structlog.processors.format_exc_info(logger, method, event)
     if "trace_id" not in event and (current := trace_id()) is not None:
         event["trace_id"] = current
     event.update(_output.identity)
     return event
 
 
-def _configure_standard_library(out: TextIO, common: list[Processor]) -> None:
+def _configure_standard_library(out: TextIO) -> None:
     handler = logging.StreamHandler(out)
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
-            foreign_pre_chain=[structlog.stdlib.add_logger_name, *common[1:]],  # the root logger has the level
+            # The root logger has the level.
+            foreign_pre_chain=[
+                structlog.stdlib.add_logger_name,
+                structlog.contextvars.merge_contextvars,
+                _complete,
+            ],
             processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, _render],
         )
     )

@@ -179,7 +179,7 @@ async def test_a_file_that_comes_through_testnods_api_has_the_trace_of_its_put(g
 
 
 async def test_lines_of_a_traced_upload_and_of_its_build_have_the_trace_id(gateway, collector):
-    with structlog.testing.capture_logs([logs._add_identity]) as lines:
+    with structlog.testing.capture_logs([logs._complete]) as lines:
         assert await post(gateway, ("traceparent", VALID)) == 200
         await until(lambda: any(line["event"] == "reports_delivered" for line in lines))
     await uploads(collector)

@@ -6,12 +6,12 @@ of them: docs/decisions/0035-case-digests.md.
 
 import math
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import lru_cache
 from hashlib import blake2b
 from typing import Final, NamedTuple
 
-from bridge.domain.junit.tally import ERROR, FAILURE, FLAKY, SKIPPED, read_time
+from bridge.domain.junit.tally import ERROR, FAILURE, FLAKY, MAX_TIME_TEXT, SKIPPED, read_short_time
 
 MAX_CASES: Final = 50_000
 """Of one report, in document order; later ones are left out, and the digest says so."""
@@ -34,7 +34,6 @@ FIELD: Final = "\x1f"
 CASE: Final = "\x1e"
 """Between a classname and a name, and after a case: XML permits neither in a name."""
 
-_MAX_TIME: Final = 40  # characters of a duration: longer ones are no numbers
 _CHUNK: Final = 500  # cases that are held before they are compressed
 _MAX_RAW: Final = 4 * (MAX_TEXT + _CHUNK * 2 * MAX_NAME) + 4 * MAX_CASES  # bytes
 _WHOLE, _CUT = b"\1", b"\2"
@@ -78,7 +77,7 @@ class CaseRecorder:
         self._compressor = zlib.compressobj(_LEVEL, zlib.DEFLATED, _WINDOW_BITS, _MEMORY_LEVEL)
 
     def add(self, classname: str | None, name: str | None, outcomes: int, time: str | None) -> None:
-        """Record one case; runs once per case."""
+        """Record one case; runs once per case of a stream."""
         if self._is_full:
             return
         text = name or ""
@@ -86,11 +85,44 @@ class CaseRecorder:
             text = _shortened(text)
         if classname != self._classname:
             self._classname = classname
-            prefix = classname or ""
-            text = f"{prefix if len(prefix) <= MAX_NAME else _shortened(prefix)}{FIELD}{text}"
+            text = f"{_prefix(classname)}{text}"
         self._names.append(text)
         self._verdicts.append(VERDICTS[outcomes])
-        self._times.append(time if time is None or len(time) <= _MAX_TIME else None)
+        self._times.append(time if time is None or len(time) <= MAX_TIME_TEXT else None)
+        if len(self._names) == _CHUNK:
+            self._flush()
+
+    def add_all(
+        self,
+        classnames: Sequence[str | None],
+        names: Sequence[str],
+        outcomes: Sequence[int],
+        times: Sequence[str | None],
+    ) -> None:
+        """Record cases, of which the sequences have one value each."""
+        start = 0
+        while start < len(names) and not self._is_full:
+            end = start + _CHUNK - len(self._names)
+            self._add_chunk(classnames[start:end], names[start:end], outcomes[start:end], times[start:end])
+            start = end
+
+    def _add_chunk(
+        self,
+        classnames: Sequence[str | None],
+        names: Sequence[str],
+        outcomes: Sequence[int],
+        times: Sequence[str | None],
+    ) -> None:
+        texts = [name if len(name) <= MAX_NAME else _shortened(name) for name in names]
+        before = self._classname
+        for at, classname in enumerate(classnames):
+            if classname != before:
+                before = classname
+                texts[at] = f"{_prefix(classname)}{texts[at]}"
+        self._classname = before
+        self._names += texts
+        self._verdicts += map(VERDICTS.__getitem__, outcomes)
+        self._times += [time if time is None or len(time) <= MAX_TIME_TEXT else None for time in times]
         if len(self._names) == _CHUNK:
             self._flush()
 
@@ -132,10 +164,15 @@ def _shortened(text: str) -> str:
     return f"{text[: MAX_NAME - 18]}…{blake2b(text.encode(), digest_size=8).hexdigest()}"
 
 
-@lru_cache(maxsize=2_000)  # many cases take 0.001 seconds
+def _prefix(classname: str | None) -> str:
+    text = classname or ""
+    return f"{text if len(text) <= MAX_NAME else _shortened(text)}{FIELD}"
+
+
+@lru_cache(maxsize=2_000)
 def _step(time: str | None) -> int:
     """Return a duration on a scale of 255 steps from 64 microseconds to three days; 0 if it is not stated."""
-    time_us = read_time(time)
+    time_us = read_short_time(time)
     if time_us is None:
         return 0
     return 1 if time_us < 64 else min(255, max(1, int(math.log2(time_us) * _STEPS) - _FIRST_STEP))

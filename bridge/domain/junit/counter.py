@@ -4,7 +4,8 @@ Only cases count whose ancestors are suites, and only outcomes that are children
 in system-out, in properties or in another case is text.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Final
 
 from lxml import etree
@@ -38,6 +39,8 @@ KINDS: Final = {
     "stackTrace": OTHER,
 }
 OUTCOME_TAGS: Final = tuple(f"{{*}}{name}" for name, kind in KINDS.items() if kind & OUTCOMES)
+CASE_TAG: Final = "{*}testcase"
+TAGS_BESIDE_CASES: Final = tuple(f"{{*}}{name}" for name, kind in KINDS.items() if kind == SUITE or kind & RED)
 
 
 def local_name(tag: str) -> str:
@@ -182,12 +185,15 @@ def count_tree(root: etree._Element) -> ReportTally | None:
         return None
     tree = _Tree(root)
     tree.count_suite(root, kind)
-    tree.tally.uncounted_cases = sum(1 for _ in root.iter("{*}testcase")) - tree.cases
+    tree.tally.uncounted_cases = sum(1 for _ in root.iter(CASE_TAG)) - tree.cases
     return tree.tally
 
 
 class _Tree:
-    """A small document; its outcomes are found first, because few cases have any."""
+    """A small document; its outcomes are found first, because few cases have any.
+
+    Cases are counted together as far as possible: a call for each of them takes longer than parsing it.
+    """
 
     def __init__(self, root: etree._Element) -> None:
         self.tally = ReportTally(recorder=CaseRecorder())
@@ -197,30 +203,48 @@ class _Tree:
             self._outcomes_of.setdefault(outcome.getparent(), []).append(outcome)
 
     def count_suite(self, suite: etree._Element, kind: int) -> None:
-        tally, outcomes_of = self.tally, self._outcomes_of
+        tally = self.tally
         tally.begin_suite(suite, is_suite=kind == SUITE)
-        for child in suite.iterchildren(tag=etree.Element):
-            kind = kind_of(child.tag)
-            if kind == CASE:
-                self.cases += 1
-                if child in outcomes_of:
-                    self._count_case(child, outcomes_of[child])
-                else:
-                    tally.add_case(child, 0, None)
-            elif kind == SUITE:
-                self.count_suite(child, kind)
-            elif kind & RED:
-                tally.add_suite_error(kind, _failure_text(child))
+        if next(suite.iterchildren(*TAGS_BESIDE_CASES), None) is None:
+            self._count_cases(list(suite.iterchildren(CASE_TAG)))
+        else:
+            self._count_mixed(suite)
         tally.end_suite()
 
-    def _count_case(self, case: etree._Element, children: list[etree._Element]) -> None:
-        outcomes, failure = 0, None
-        for child in children:
+    def _count_mixed(self, suite: etree._Element) -> None:
+        """Count the cases of a suite, and what else counts in it, in document order."""
+        cases: list[etree._Element] = []
+        for child in suite.iterchildren(CASE_TAG, *TAGS_BESIDE_CASES):
             kind = kind_of(child.tag)
-            outcomes |= kind
-            if kind & RED and failure is None and self.tally.wants_failures:
-                failure = _failure_text(child)
-        self.tally.add_case(case, outcomes, failure)
+            if kind == CASE:
+                cases.append(child)
+                continue
+            self._count_cases(cases)
+            cases = []
+            if kind == SUITE:
+                self.count_suite(child, kind)
+            else:
+                self.tally.add_suite_error(kind, _failure_text(child))
+        self._count_cases(cases)
+
+    def _count_cases(self, cases: Sequence[etree._Element]) -> None:
+        if not cases:
+            return
+        self.cases += len(cases)
+        outcomes_of = self._outcomes_of
+        found = [(at, case) for at, case in enumerate(cases) if case in outcomes_of] if outcomes_of else []
+        outcomes = [0] * len(cases)
+        for at, case in found:
+            for child in outcomes_of[case]:
+                outcomes[at] |= kind_of(child.tag)
+        self.tally.add_cases(cases, outcomes)
+        for at, case in found:
+            self.tally.count_outcomes(case, outcomes[at], partial(self._first_failure, case))
+
+    def _first_failure(self, case: etree._Element) -> FailureText | None:
+        reds = (child for child in self._outcomes_of[case] if kind_of(child.tag) & RED)
+        first = next(reds, None)
+        return None if first is None else _failure_text(first)
 
 
 def _failure_text(outcome: etree._Element) -> FailureText:

@@ -169,7 +169,11 @@ def _stated_location(attributes: Attributes) -> tuple[str, int | None]:
 
 def _find_location(text: str, names: Collection[str]) -> tuple[str, int] | None:
     first = None
+    seen: set[str] = set()  # a stack trace names a file again and again
     for file, number in _locations(text):
+        if file in seen:
+            continue
+        seen.add(file)
         if _base(file).partition(".")[0] in names:
             return file, number
         if first is None and not _LIBRARIES.search(file):
@@ -182,8 +186,9 @@ def _locations(text: str) -> Iterator[tuple[str, int]]:
     for match in _LINE_OF_PATH.finditer(text):
         if match[1] in _SOURCES:
             yield f"{_stem_before(text, match.start())}.{match[1]}", int(match[2])
-    for match in _LINE_OF_FILE.finditer(text):
-        yield match[2], int(match[3])
+    if ", line " in text:
+        for match in _LINE_OF_FILE.finditer(text):
+            yield match[2], int(match[3])
 
 
 def _stem_before(text: str, end: int) -> str:

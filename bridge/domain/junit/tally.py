@@ -1,7 +1,8 @@
 """Sums up a JUnit report that is passed to it suite by suite and case by case: counts, notes, first failures."""
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from functools import lru_cache
 from typing import TYPE_CHECKING, Final
 
 from bridge.domain.junit.failures import (
@@ -24,6 +25,7 @@ OUTCOMES: Final = FLAKY | SKIPPED | FAILURE | ERROR
 RED: Final = FAILURE | ERROR
 
 MAX_TIME_US: Final = 2**53  # 285 years; JSON readers round larger numbers
+MAX_TIME_TEXT: Final = 40  # characters of a duration: longer ones are no numbers
 MAX_SHOWN_VALUE: Final = 32  # characters of an attribute in a note
 MAX_SUITE_NAME: Final = 60
 MAX_HIGHLIGHTS: Final = 5  # of failures, and of flaky tests
@@ -56,6 +58,16 @@ def read_time(text: str | None) -> int | None:
     if not math.isfinite(seconds) or abs(seconds) * 1e6 >= MAX_TIME_US:
         return None
     return round(seconds * 1e6)
+
+
+@lru_cache(maxsize=2_000)  # many cases take 0.001 seconds
+def read_short_time(text: str | None) -> int | None:
+    """Return what `read_time` returns for a text of at most MAX_TIME_TEXT characters."""
+    return read_time(text)
+
+
+def _is_short_time(text: str | None) -> bool:
+    return text is None or len(text) <= MAX_TIME_TEXT
 
 
 def _with_decimal_point(text: str) -> str:
@@ -243,27 +255,56 @@ class ReportTally:
         `outcomes` are the bits of its children; `failure` is the first failure or error, at least if `wants_failures`.
         """
         get = case.get
-        suite = self._open[-1]
-        suite.tests += 1
+        self._open[-1].tests += 1
         name, classname, time = get("name"), get("classname"), get("time")
-        if name and not name.isspace():
-            names, identity = self._names, hash((name, classname or ""))
-            if identity in names:
-                self._repeat_name(identity, _NAME_STATES[outcomes], case)
-            elif len(names) < MAX_TRACKED_NAMES:
-                names[identity] = _NAME_STATES[outcomes]
-        else:
-            self._nameless += 1
+        self._add_name(case, name or "", classname or "", outcomes)
         if outcomes:
-            self._count_outcomes(suite, case, outcomes, failure)
+            self.count_outcomes(case, outcomes, lambda: failure)
         else:
-            status, result = get("status"), get("result")
-            if status or result:
-                self._read_status(suite, ((status or "").lower(), (result or "").lower()))
+            self._read_status(case)
         if self._recorder is not None:
-            self._recorder.add(classname, name, outcomes, time)
+            self._recorder.add(classname, name or "", outcomes, time)
         if not self._timed_at:
             self._add_time(time)
+
+    def add_cases(self, cases: Sequence[Attributes], outcomes: Sequence[int]) -> None:
+        """Count cases of the last suite that is open as `add_case` does, but leave their outcomes to `count_outcomes`.
+
+        `outcomes` are the bits of the children of each case.
+        """
+        self._open[-1].tests += len(cases)
+        names = [case.get("name") or "" for case in cases]
+        classnames = [case.get("classname") for case in cases]
+        times = [case.get("time") for case in cases]
+        self._add_names(cases, names, [classname or "" for classname in classnames], outcomes)
+        states = [case.get("status") or case.get("result") for case in cases]
+        if any(states):
+            for case, bits in zip(cases, outcomes, strict=True):
+                if not bits:
+                    self._read_status(case)
+        if self._recorder is not None:
+            self._recorder.add_all(classnames, names, outcomes, times)
+        if not self._timed_at:
+            self._add_times(times)
+
+    def count_outcomes(self, case: Attributes, outcomes: int, failure: Callable[[], FailureText | None]) -> None:
+        """Count the outcomes of a case, which has some; `failure` returns its first failure or error."""
+        suite = self._open[-1]
+        if outcomes & RED:
+            if outcomes & ERROR:
+                suite.errors += 1
+                suite.both_failed += bool(outcomes & FAILURE)
+            else:
+                suite.failures += 1
+            self._skipped_and_red += bool(outcomes & SKIPPED)
+            if self.wants_failures and (first := failure()) is not None:
+                self._failures.append(describe_failure(self._readable(case), first))
+        elif outcomes & SKIPPED:
+            suite.skipped += 1
+        else:
+            self._flaky += 1
+            if len(self._flaky_names) < MAX_HIGHLIGHTS:
+                self._flaky_names.append(test_name(self._readable(case)))
 
     def case_digest(self) -> bytes:
         """Return the digest of all cases; empty if none were recorded."""
@@ -290,7 +331,8 @@ class ReportTally:
 
     def notes(self) -> tuple[str, ...]:
         """Return what is odd about the report, as clauses for people; each is bounded."""
-        return (*self._notes_on_times(), *self._notes_on_suites(self.counts()), *self._notes_on_cases(self.counts()))
+        counts = self.counts()
+        return (*self._notes_on_times(), *self._notes_on_suites(counts), *self._notes_on_cases(counts))
 
     def _notes_on_times(self) -> Iterator[str]:
         if self._time_is_out_of_range():
@@ -334,6 +376,28 @@ class ReportTally:
         named = self._mixed if mixed else self._repeated
         return f"{text}: {named.listed('name', ', ')}"
 
+    def _add_names(
+        self, cases: Sequence[Attributes], names: Sequence[str], classnames: Sequence[str], outcomes: Sequence[int]
+    ) -> None:
+        known = self._names
+        identities = list(map(hash, zip(names, classnames, strict=True)))
+        are_new = len(set(identities)) == len(identities) and known.keys().isdisjoint(identities)
+        if are_new and len(known) + len(identities) <= MAX_TRACKED_NAMES and all(map(str.strip, names)):
+            known.update(zip(identities, map(_NAME_STATES.__getitem__, outcomes), strict=True))
+        else:
+            for case, name, classname, bits in zip(cases, names, classnames, outcomes, strict=True):
+                self._add_name(case, name, classname, bits)
+
+    def _add_name(self, case: Attributes, name: str, classname: str, outcomes: int) -> None:
+        if not name or name.isspace():
+            self._nameless += 1
+            return
+        names, identity = self._names, hash((name, classname))
+        if identity in names:
+            self._repeat_name(identity, _NAME_STATES[outcomes], case)
+        elif len(names) < MAX_TRACKED_NAMES:
+            names[identity] = _NAME_STATES[outcomes]
+
     def _repeat_name(self, identity: int, state: int, case: Attributes) -> None:
         known = self._names[identity]
         state |= known
@@ -345,28 +409,24 @@ class ReportTally:
             self._mixed.add(f'"{test_name(self._readable(case))}"')
         self._names[identity] = state
 
-    def _count_outcomes(self, suite: _OpenSuite, case: Attributes, outcomes: int, failure: FailureText | None) -> None:
-        if outcomes & RED:
-            if outcomes & ERROR:
-                suite.errors += 1
-                suite.both_failed += bool(outcomes & FAILURE)
-            else:
-                suite.failures += 1
-            self._skipped_and_red += bool(outcomes & SKIPPED)
-            if failure is not None and self.wants_failures:
-                self._failures.append(describe_failure(self._readable(case), failure))
-        elif outcomes & SKIPPED:
-            suite.skipped += 1
-        else:
-            self._flaky += 1
-            if len(self._flaky_names) < MAX_HIGHLIGHTS:
-                self._flaky_names.append(test_name(self._readable(case)))
-
-    def _read_status(self, suite: _OpenSuite, states: tuple[str, str]) -> None:
+    def _read_status(self, case: Attributes) -> None:
+        """Read the attributes for the outcome of a case without child elements for it."""
+        status, result = case.get("status"), case.get("result")
+        if not (status or result):
+            return
+        states = ((status or "").lower(), (result or "").lower())
         if not NOT_RUN.isdisjoint(states):
-            suite.disabled += 1
+            self._open[-1].disabled += 1
         elif not FAILED.isdisjoint(states):
             self._red_status += 1
+
+    def _add_times(self, texts: Sequence[str | None]) -> None:
+        times = list(map(read_short_time, texts)) if all(map(_is_short_time, texts)) else [None]
+        if None in times:
+            for text in texts:
+                self._add_time(text)
+        else:
+            self._time_us += sum(times)  # type: ignore[arg-type]  # none is None
 
     def _add_time(self, text: str | None) -> bool:
         time_us = read_time(text)

@@ -86,7 +86,7 @@ class Connection(web.RequestHandler):
 
     def _left_over(self, data: bytes, size: int) -> int:
         """Return how much of `data` is neither head nor body: at most `size`, which includes the framing of chunks."""
-        if self._reading_paused:  # the parser has not read all of it
+        if size <= 0 or self._reading_paused:  # the parser has not read all of it
             return 0
         if self._body.is_eof():  # a blank line is the last of a head, and of a chunked body
             size = min(size, len(data) - data.rfind(_END_OF_HEAD) - len(_END_OF_HEAD))

@@ -6,7 +6,7 @@ The API is "Uploading a Unit Test Report" of the CodeArts reference.
 import asyncio
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from contextlib import asynccontextmanager, suppress
+from contextlib import suppress
 from dataclasses import replace
 from typing import Final
 
@@ -20,7 +20,7 @@ from bridge.domain.routing import NOTHING_STATED, InvalidFilePolicy, Route, Rout
 from bridge.domain.text_format import counted, escape_for_display, were
 from bridge.errors import BadParameter, BridgeError, CallerError, CommitUncertain, NoRoute, Unauthenticated, Unavailable
 from bridge.server.auth.authenticator import Authenticator, AuthResult, party_of, require
-from bridge.server.compression.codecs import content_codings
+from bridge.server.compression.codecs import ContentCoding, content_codings
 from bridge.server.compression.decompress import DecompressionMemory, DecompressionPipeline, MemoryShare, decompressed
 from bridge.server.http.requests import (
     Parameters,
@@ -86,6 +86,7 @@ class _Attempt:
 
     request: web.Request
     identity: AuthResult | None = None
+    query: Mapping[str, str] | None = None  # the known parameters, once they are read
     recorded: bool = False  # the ledger has the reason why it is rejected
 
     @property
@@ -95,7 +96,8 @@ class _Attempt:
 
     def log_fields(self, build: tuple[str | None, BuildNo | None]) -> dict[str, object]:
         """Return the fields of a log line: the build, or what the query has in its place, and who sent the request."""
-        query, caller = self.request.query, self.caller
+        caller = self.caller
+        query = self.request.query if self.query is None else self.query  # aiohttp's takes much longer to read
         known = {name: value for name, value in zip(("job_id", "build_no"), build, strict=True) if value is not None}
         names = [name for name in ("job_id", "build_no", "node_id") if name not in known and name in query]
         return {
@@ -183,6 +185,11 @@ class _Received:
     wants_files: bool  # in the answer
 
 
+def current_minute() -> int:
+    """Return the number of the current minute by the event loop's clock."""
+    return int(asyncio.get_running_loop().time() // 60)
+
+
 class _RecordLimit:
     """Admits `per_minute` rejections, and `per_party` of them of one party."""
 
@@ -194,7 +201,7 @@ class _RecordLimit:
 
     def admit(self, party: str) -> bool:
         """Count a rejection of a `party`, a caller or an address; return whether it may be recorded."""
-        minute = int(asyncio.get_running_loop().time() // 60)
+        minute = current_minute()
         if minute != self._minute:
             self._minute = minute
             self._counts.clear()
@@ -272,7 +279,7 @@ class UploadHandler:
 
     async def _upload(self, attempt: _Attempt, identity: AuthResult) -> web.Response:
         require(identity.caller, "upload")
-        query = read_query(query_pairs(attempt.request))
+        query = attempt.query = read_query(query_pairs(attempt.request))
         incoming = _UploadRequest(attempt=attempt, identity=identity, query=query, parameters=read_parameters(query))
         read_metadata(query, {})
         wants_files(query, {})
@@ -326,34 +333,41 @@ class UploadHandler:
             await identity.body.finish()
             return {}
         form = UploadForm(request.headers.get("Content-Type"), max_files=self._limits.max_files)
-        pipeline = DecompressionPipeline(codings, what="The upload", max_bytes=max_bytes, share=share)
-        async with self._proven_body(request, identity) as body:
-            with pipeline:
-                async for piece in decompressed(body, pipeline) if codings else body:
-                    for event in form.feed(piece):
-                        if event is None:
-                            await receiver.end()
-                        elif isinstance(event, FileStart):
-                            receiver.start(event)
-                        else:
-                            await receiver.write(event)
-            form.close()
-        return form.fields
-
-    @asynccontextmanager
-    async def _proven_body(self, request: web.Request, identity: AuthResult) -> AsyncIterator[AsyncIterator[bytes]]:
-        """Yield the body of a proven signature for a block, and check at the end that it is the one that was signed."""
-        max_bytes = self._limits.max_request_size
         pieces = read_body(await content_of(request), max_bytes=max_bytes)
         if identity.body.signature_verified:
-            yield identity.feed_body(pieces)
+            await self._feed_form(form, receiver, identity.feed_body(pieces), codings, share)
             await identity.body.finish()
-            return
+            return form.fields
         buffer = FileBuffer(
             self._spool, max_size=max_bytes, memory_size=MEMORY_BYTES, reserve_space=self._reserve_space
         )
         async with self._unproven.proven(identity, pieces, buffer, origin=network_of(request.remote)) as body:
-            yield body
+            await self._feed_form(form, receiver, body, codings, share)
+        return form.fields
+
+    async def _feed_form(
+        self,
+        form: UploadForm,
+        receiver: FileReceiver,
+        body: AsyncIterator[bytes],
+        codings: Sequence[ContentCoding],
+        share: MemoryShare,
+    ) -> None:
+        """Pass a body with the layers of `codings` to `form`, and its files to `receiver`."""
+        if codings:
+            max_bytes = self._limits.max_request_size
+            with DecompressionPipeline(codings, what="The upload", max_bytes=max_bytes, share=share) as pipeline:
+                await self._feed_form(form, receiver, decompressed(body, pipeline), (), share)
+            return
+        async for piece in body:
+            for event in form.feed(piece):
+                if event is None:
+                    await receiver.end()
+                elif isinstance(event, FileStart):
+                    receiver.start(event)
+                else:
+                    await receiver.write(event)
+        form.close()
 
     async def _quarantine_all(self, incoming: _UploadRequest, error: NoRoute) -> bool:
         """Quarantine the files of a build that no route takes, because the operator may add a route.

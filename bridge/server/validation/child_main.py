@@ -74,9 +74,13 @@ def limit_cpu_time() -> None:
 def resident_bytes() -> int:
     """Return the resident memory, 0 if the system has no /proc (ru_maxrss would include the parent's peak)."""
     try:
-        pages = Path("/proc/self/statm").read_text(encoding="ascii").split()[1]
+        descriptor = os.open("/proc/self/statm", os.O_RDONLY)
     except OSError:
         return 0
+    try:
+        pages = os.read(descriptor, 100).split()[1]
+    finally:
+        os.close(descriptor)
     return int(pages) * resource.getpagesize()
 
 

@@ -101,6 +101,26 @@ def test_a_suite_with_a_hundred_thousand_errors_counts_once_and_names_one():
     assert result.counts.suite_errors == len(result.highlights.failures) == 1
 
 
+def test_cases_that_are_counted_together_are_counted_as_one_by_one():
+    """Several chunks of a digest, suites between cases, names that occur again, and all that makes a case special."""
+    special = (
+        '<testcase name="c1" classname="K1"/>',
+        '<testcase name=" "/>',
+        f'<testcase classname="{"k" * 400}" name="{"n" * 400}" time="{"1" * 50}"/>',
+        '<testcase name="s" classname="" status="notrun" time="x"/>',
+        '<testcase name="r" result="failed" time="1,5"/>',
+        '<testcase name="f" status="notrun"><failure message="a &amp; b">at K.java:3</failure><skipped/></testcase>',
+        '<testcase name="c2" classname="K2"><error>e</error><failure/></testcase>',
+        '<testcase name="k"><flakyFailure/></testcase>',
+    )
+    plain = [f'<testcase name="c{at}" classname="K{at // 100}" time="0.{at:03}"/>' for at in range(1_203)]
+    inside = "".join((*plain[:499], *special, *plain[499:]))
+    nested = f'<testsuite name="in" time="3">{"".join(special)}</testsuite><error>outside</error>'
+    result = validated(f'<testsuite tests="9">{inside}{nested}{"".join(special)}</testsuite>')
+    assert result.counts.tests == len(plain) + 3 * len(special)
+    assert (result.counts.failures, result.counts.errors, result.counts.disabled, result.counts.flaky) == (3, 3, 3, 3)
+
+
 TAGS = st.sampled_from(
     ["testsuites", "testsuite", "testcase", "failure", "error", "skipped", "flakyFailure", "system-out", "x"]
 )
