@@ -210,8 +210,11 @@ def _claim(connection: Connection, now: int, claim: Claim, count: int) -> list[L
 def _with_others(connection: Connection, leased: LeasedRow) -> LeasedRow:
     if connection.dialect.name != "sqlite" or MORE_REPORTS.rows(connection, {"build_id": leased.row.id}):
         return leased
-    others = _read_others(connection, leased)
-    return replace(leased, others=others, bodies=_read_bodies(connection, leased.now, *others[:2]))
+    try:
+        others = _read_others(connection, leased)
+        return replace(leased, others=others, bodies=_read_bodies(connection, leased.now, *others[:2]))
+    except Exception:  # noqa: BLE001 -- `read_claimed` raises it for this build alone; others are leased all the same
+        return leased
 
 
 def _read_bodies(

@@ -85,6 +85,7 @@ async def test_a_claim_reads_the_build_with_all_that_belongs_to_it(ledger, visit
 
 
 CLAIM = Claim(route="", owner="me", lease_us=LEASE_US)
+SPOIL = "UPDATE reports SET caller_routes = 'no JSON' WHERE build_id = 1"
 
 
 async def test_the_claim_of_a_small_build_in_sqlite_has_all_its_rows(ledger, database):
@@ -94,6 +95,19 @@ async def test_the_claim_of_a_small_build_in_sqlite_has_all_its_rows(ledger, dat
         assert leased.others is None
     else:
         assert to_leased_build(leased, leased.others) == await database.read(read_claimed, leased)
+
+
+async def test_a_row_that_cannot_be_read_keeps_no_other_build_from_being_claimed(ledger, database):
+    if database.shared:
+        pytest.skip("PostgreSQL has no such row")
+    await ledger.accept(report(), build_no=1)
+    await ledger.accept(report(), build_no=2)
+    await database.transact(lambda connection, _: connection.exec_driver_sql(SPOIL))
+    bad, good = await asyncio.gather(*(database.write(claim, CLAIM) for _ in range(2)))
+    assert (bad.others, good.row.build_no) == (None, 2)
+    with pytest.raises(ValueError, match="Expecting value"):
+        await database.read(read_claimed, bad)
+    assert (await database.read(read_claimed, good)).build.reports
 
 
 async def test_the_rows_of_a_large_build_are_left_to_the_reader(ledger, database):
