@@ -40,4 +40,4 @@ class SystemClock:
             return
 
     async def sleep_until(self, until: int) -> None:
-        await self.wait(asyncio.Event(), until)
+        await asyncio.sleep(max(0, until - self.now()) / 1_000_000)

@@ -8,6 +8,7 @@ counts that time.
 from collections.abc import Iterable, Mapping
 from dataclasses import field, replace
 from enum import StrEnum
+from functools import lru_cache
 from types import MappingProxyType
 
 from bridge.domain.clock_trust import TRUSTED, Verdict
@@ -320,9 +321,9 @@ class CircuitBreakers:
 
     def health(self, route: str, now: Instant) -> RouteHealth:
         """Return what the outcome of a call for `route` is judged by at `now`."""
-        storage = self.known.get(storage_breaker(route))
-        needed = self._needed_by(route)
         only_reports = (register_breaker(route), storage_breaker(route))
+        storage = self.known.get(only_reports[1])
+        needed = self._needed_by(route)
         return RouteHealth(
             total_outage_us=_total_outage_us(needed, now),
             testnod_outage_us=_total_outage_us([each for each in needed if each.name not in only_reports], now),
@@ -332,9 +333,13 @@ class CircuitBreakers:
         )
 
     def _needed_by(self, route: str) -> list[CircuitBreaker]:
-        pauses = (RESTORE_PAUSE, pause_breaker(route))
-        names = (*pauses, TESTNOD, route_breaker(route), register_breaker(route), storage_breaker(route))
-        return [self.known[name] for name in names if name in self.known]
+        return [self.known[name] for name in _names_needed_by(route) if name in self.known]
+
+
+@lru_cache(maxsize=256)
+def _names_needed_by(route: str) -> tuple[str, ...]:
+    pauses = (RESTORE_PAUSE, pause_breaker(route))
+    return (*pauses, TESTNOD, route_breaker(route), register_breaker(route), storage_breaker(route))
 
 
 def _total_outage_us(breakers: Iterable[CircuitBreaker], now: Instant) -> Duration:

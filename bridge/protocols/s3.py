@@ -6,8 +6,9 @@ API reference, https://docs.aws.amazon.com/AmazonS3/latest/API/.
 
 import errno
 import re
+from functools import lru_cache
 from typing import Any
-from urllib.parse import parse_qs, parse_qsl, urlsplit
+from urllib.parse import parse_qsl, urlsplit
 from xml.parsers.expat import ExpatError
 
 import xmltodict
@@ -136,11 +137,11 @@ def presigned_expiry(url: str, *, now_us: int, signed_at: int) -> int | None:
     of the URL's life is taken from it, never its date: the two clocks may be an hour apart.
     """
     try:
-        query = parse_qs(urlsplit(url).query, max_num_fields=MAX_QUERY_FIELDS)
+        query = dict(reversed(_fields_of(url.partition("#")[0].partition("?")[2])))
     except ValueError:
         return None
-    lifetime_seconds = _number(query.get("X-Amz-Expires"))
-    if lifetime_seconds is None and (end := _number(query.get("Expires"))) is not None:
+    lifetime_seconds = _number(query.get("X-Amz-Expires", ""))
+    if lifetime_seconds is None and (end := _number(query.get("Expires", ""))) is not None:
         lifetime_seconds = end - signed_at // SECOND
     if lifetime_seconds is None or not 0 < lifetime_seconds <= MAX_LIFETIME_SECONDS:
         return None
@@ -153,12 +154,18 @@ def secrets_in_query(query: str) -> tuple[str, ...]:
     Providers have names of their own for signature, key and token, so all values count but those known to be harmless.
     """
     try:
-        pairs = parse_qsl(query, max_num_fields=MAX_QUERY_FIELDS)
+        pairs = _fields_of(query)
     except ValueError:
         return (query,)
     named = ((name.lower(), value) for name, value in pairs)
     secret = (value for name, value in named if name not in HARMLESS_PARAMETERS and not name.startswith(METADATA))
     return tuple(part for value in secret for part in {value, value.partition("/")[0]})
+
+
+@lru_cache(maxsize=16)
+def _fields_of(query: str) -> list[tuple[str, str]]:
+    """Return the fields of a query, which is read twice: for the end of the URL, and for its secrets."""
+    return parse_qsl(query, max_num_fields=MAX_QUERY_FIELDS)
 
 
 def without_query(url: str) -> str:
@@ -206,6 +213,5 @@ def _error_element(body: bytes) -> dict[str, Any]:
     return error if isinstance(error, dict) else {}
 
 
-def _number(values: list[str] | None) -> int | None:
-    value = values[0] if values else ""
+def _number(value: str = "") -> int | None:
     return int(value) if value.isascii() and value.isdigit() and len(value) <= 12 else None

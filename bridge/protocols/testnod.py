@@ -195,12 +195,17 @@ def _url(value: object) -> str:
 
 def _page(response: HttpResponse, value: object, presigned_url: str) -> str:
     """Return the URL of a run's page, which people see; empty if it holds a secret."""
-    url = page_url(_url(value))
-    decoded = decode(url)
-    if clean(decoded, limit=MAX_URL_CHARACTERS) != decoded or _holds_secret(response, url):
-        return ""
+    url = _page_without(response.secrets, page_url(_url(value)))
     signed = SecretSearch(secrets_in_query(presigned_url.partition("?")[2]))
     return url if signed.redact(url, "…") == url else ""
+
+
+@lru_cache(maxsize=64)
+def _page_without(secrets: tuple[str, ...], url: str) -> str:
+    """Return the URL of a page, which all registers of a run return; empty if it holds a secret."""
+    decoded = decode(url)
+    is_clean = clean(decoded, limit=MAX_URL_CHARACTERS) == decoded
+    return url if is_clean and search_for(*secrets).redact(url, "…") == url else ""
 
 
 def _holds_secret(response: HttpResponse, text: str) -> bool:

@@ -5,7 +5,7 @@ The exceptions, which may be written after a lease was lost, are at the end.
 """
 
 from collections import defaultdict, deque
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, fields, replace
 from functools import lru_cache
 from typing import Any, Final, NamedTuple
@@ -100,10 +100,18 @@ class BuildChanges(NamedTuple):
     changes: tuple[Change, ...]
 
 
-class Written(NamedTuple):
-    """Changes as they were written, with the ids of new rows, and the blobs that no row refers to any more."""
+NEED_IDS = (AddDelivery, AddRegistration, AddReport)
+"""Changes that are complete only when the ledger has assigned ids."""
 
-    changes: tuple[Change, ...]
+
+class Written(NamedTuple):
+    """What the ledger has made of changes.
+
+    `changes` have the ids of new rows; None if they have none, which saves their way back from the writer process.
+    `freed` are the blobs that no row refers to any more.
+    """
+
+    changes: tuple[Change, ...] | None
     freed: tuple[str, ...]
 
 
@@ -111,7 +119,8 @@ def write_changes_if_fenced(
     connection: Connection, now: int, items: Sequence[FencedChanges]
 ) -> list[tuple[Change, ...] | None]:
     """Write as `write_if_fenced` does; return the changes only."""
-    return [None if written is None else written.changes for written in write_if_fenced(connection, now, items)]
+    written = write_if_fenced(connection, now, items)
+    return [each and (each.changes or item.changes) for each, item in zip(written, items, strict=True)]
 
 
 def write_if_fenced(connection: Connection, now: int, items: Sequence[FencedChanges]) -> list[Written | None]:
@@ -137,11 +146,16 @@ def write_if_fenced(connection: Connection, now: int, items: Sequence[FencedChan
     release_locked(connection, now, ended, closed)
     results = iter(
         [
-            Written(changes, tuple(next(freed)) if item.bodies is not None else ())
+            Written(changes if has_ids(changes) else None, tuple(next(freed)) if item.bodies is not None else ())
             for item, changes in zip(allowed, written, strict=True)
         ]
     )
     return [next(results) if ok else None for ok in accepted]
+
+
+def has_ids(changes: Iterable[Change]) -> bool:
+    """Return whether the ledger assigns ids to any of the changes."""
+    return any(isinstance(change, NEED_IDS) for change in changes)
 
 
 class _Registering(NamedTuple):

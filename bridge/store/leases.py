@@ -5,10 +5,10 @@ changes no row (fenced_writes.py).
 """
 
 from collections import Counter, deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
-from dataclasses import replace
-from typing import Any, NamedTuple
+from dataclasses import field, replace
+from typing import Any, Final, NamedTuple
 
 from sqlalchemy import (
     ARRAY,
@@ -32,7 +32,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.sql.dml import ReturningUpdate
 
-from bridge.domain.build import Build, BuildState
+from bridge.domain.build import Build, BuildState, DeliveryState, DeliveryTarget
 from bridge.domain.circuit_breaker import CircuitBreakers
 from bridge.domain.instants import Instant
 from bridge.domain.intake import MAX_REJECTIONS
@@ -138,6 +138,16 @@ ROWS_OF = Together(REPORTS_OF, DELIVERIES_OF, REGISTRATIONS_OF, RUNS_OF, REJECTE
 CLAIMED = Together(
     *(REPORTS_OF, DELIVERIES_OF, REGISTRATIONS_OF, RUNS_OF, REJECTED_OF), EARLIER_IN_QUEUE, select(*BREAKER_COLUMNS)
 )
+FEW_REPORTS: Final = 64
+"""The rows of a build with no more reports are read by its claim. Other writes wait for that, but not for long."""
+
+SENT_BYTES: Final = 256 * 1024
+"""Of reports that are due to be sent, so many bytes come with the claim of their build."""
+
+BODIES = Statement(
+    select(reports.c.id, reports.c.body).where(is_one_of(reports.c.id, "ids"), reports.c.body.is_not(None))
+)
+MORE_REPORTS = Statement(select(reports.c.id).where(reports.c.build_id == BUILD_ID).offset(FEW_REPORTS).limit(1))
 
 
 # -- claim -------------------------------------------------------------------------------------------------------
@@ -162,6 +172,8 @@ class LeasedRow:
 
     row: row_mapping.BuildRow
     now: int
+    others: Sequence[Sequence[Row]] | None = None  # the rows of CLAIMED; None if they are still to be read
+    bodies: Mapping[int, bytes] = field(default_factory=dict)  # of reports that are due to be sent, by id
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -172,13 +184,15 @@ class LeasedBuild:
     breakers: CircuitBreakers
     due_at: int
     now: int
+    bodies: Mapping[int, bytes] = field(default_factory=dict)  # of reports that are due to be sent, by id
 
 
 def claim(connection: Connection, now: int, claims: Sequence[Claim]) -> list[LeasedRow | None]:
     """Lease the build of each route that has been due the longest; None if no build of it is due.
 
     Equal claims lease as many builds in one statement. The other rows of a build may be thousands. `read_claimed` reads
-    them, so that no other write waits for that.
+    them, so that no other write waits for that. Of a small build in SQLite the claim reads them: that takes the time of
+    a statement, and the gateway's reading thread would take the interpreter's lock from the event loop.
     """
     leased = {wanted: deque(_claim(connection, now, wanted, count)) for wanted, count in Counter(claims).items()}
     return [leased[wanted].popleft() if leased[wanted] else None for wanted in claims]
@@ -190,18 +204,49 @@ def _claim(connection: Connection, now: int, claim: Claim, count: int) -> list[L
         rows = CLAIM_NOT_LEFT.rows(connection, {**values, "left": claim.left})
     else:
         rows = CLAIM.rows(connection, values)
-    leased = [LeasedRow(row=row_mapping.BuildRow._make(row), now=now) for row in rows]
+    leased = [_with_others(connection, LeasedRow(row=row_mapping.BuildRow._make(row), now=now)) for row in rows]
     return sorted(leased, key=lambda each: (each.row.due_at or now, each.row.id))  # rows are returned in any order
+
+
+def _with_others(connection: Connection, leased: LeasedRow) -> LeasedRow:
+    if connection.dialect.name != "sqlite" or MORE_REPORTS.rows(connection, {"build_id": leased.row.id}):
+        return leased
+    try:
+        others = _read_others(connection, leased)
+        return replace(leased, others=others, bodies=_read_bodies(connection, leased.now, *others[:2]))
+    except Exception:  # noqa: BLE001 -- `read_claimed` raises it for this build alone; others are leased all the same
+        return leased
+
+
+def _read_bodies(
+    connection: Connection, now: int, its_reports: Sequence[Row], its_deliveries: Sequence[Row]
+) -> Mapping[int, bytes]:
+    deliveries_of = map(row_mapping.DeliveryRow._make, its_deliveries)
+    waiting = (each for each in deliveries_of if each.state == DeliveryState.PENDING and each.due_at <= now)
+    due = {each.report_id for each in waiting if each.target == DeliveryTarget.TESTNOD}
+    ids, size = [], 0
+    for report in map(row_mapping.ReconciledReportRow._make, its_reports if due else ()):
+        if report.id in due and report.has_bytes and size + report.sent_size <= SENT_BYTES:
+            ids.append(report.id)
+            size += report.sent_size
+    return dict(BODIES.rows(connection, {"ids": ids})) if ids else {}
+
+
+def _read_others(connection: Connection, leased: LeasedRow) -> list[list[Row]]:
+    queue, number = leased.row.order
+    return CLAIMED.rows(connection, {**_keys_of(leased.row), "line": queue_of(queue or ""), "build_no": number})
 
 
 @one_statement
 def read_claimed(connection: Connection, leased: LeasedRow) -> LeasedBuild:
     """Return the build as it was claimed, with its other rows and the circuit breakers as they are now."""
+    return to_leased_build(leased, _read_others(connection, leased))
+
+
+def to_leased_build(leased: LeasedRow, others: Sequence[Sequence[Row]]) -> LeasedBuild:
+    """Return the claimed build with its other rows, which are those of CLAIMED."""
     row = leased.row
-    queue, number = row.order
-    *of_build, earlier_in_queue, breakers = CLAIMED.rows(
-        connection, {**_keys_of(row), "line": queue_of(queue or ""), "build_no": number}
-    )
+    *of_build, earlier_in_queue, breakers = others
     build = _with_rows(row, *of_build)
     if build.run_parameters is None and earlier_in_queue:
         build = replace(build, earlier_in_queue=True)
@@ -210,6 +255,7 @@ def read_claimed(connection: Connection, leased: LeasedRow) -> LeasedBuild:
         breakers=to_breakers(breakers),
         due_at=leased.now if row.due_at is None else row.due_at,  # a claimed build always has one
         now=leased.now,
+        bodies=leased.bodies,
     )
 
 

@@ -186,6 +186,7 @@ async def open_ledger(
         await database.transact(free_leases)  # of the last process: only this one has the ledger now
         yield database
     finally:
+        await database.finish()
         await asyncio.to_thread(database.close)
 
 

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from typing import Final
 
 from bridge.domain.build import Build
-from bridge.domain.changes import AddDelivery, AddRegistration, AddReport, Change, apply
+from bridge.domain.changes import Change, apply
 from bridge.domain.notice_events import events_of_changes
 from bridge.domain.notices import NO_SUBSCRIPTIONS, NoticeEvent, Subscriptions
 from bridge.errors import LeaseLost, LedgerRejectedWrite, Unavailable
@@ -18,9 +18,6 @@ from bridge.worker.notice_faults import events_or_none
 
 LINGER_SECONDS: Final = 0.005
 """A write waits this long for calls of the same step to end: about as long as its commit takes."""
-
-NEED_IDS = (AddDelivery, AddRegistration, AddReport)
-"""Changes that are complete only when the ledger has assigned ids."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -151,7 +148,7 @@ class ChangeWriter:
             return False
         self._deferred = self._deferred[len(deferred) :]
         self._deferred_notices = self._deferred_notices[len(notices) :]
-        changes = written.changes[len(deferred) :]
+        changes = together if written.changes is None else written.changes[len(deferred) :]
         try:
             self.apply(changes)
         except ValueError as error:  # the ledger has them, so they are not written again

@@ -14,7 +14,17 @@ from bridge.domain.instants import SECOND, Duration
 from bridge.domain.notice_events import Block, events_of_block
 from bridge.domain.steps import UpstreamCall
 from bridge.errors import BridgeError, LeaseLost, LedgerRejectedWrite, Unavailable
-from bridge.store.leases import Claim, LeasedRow, Release, claim, due_routes, read_claimed, release
+from bridge.store.leases import (
+    Claim,
+    LeasedBuild,
+    LeasedRow,
+    Release,
+    claim,
+    due_routes,
+    read_claimed,
+    release,
+    to_leased_build,
+)
 from bridge.worker.notice_faults import events_or_none
 from bridge.worker.reconcile import BuildReconciler, CallExecutor, WorkerConfig
 
@@ -138,7 +148,7 @@ class Dispatcher:
         row = leased.row
         fields = {"job_id": row.job_id, "build_no": row.build_no, "fencing_token": row.fencing_token}
         try:
-            build = await self._database.read(read_claimed, leased)
+            build = await self._read(leased)
             await BuildReconciler(config, build, requested_at).run(_BeatingExecutor(config.executor, beat))
         except* LeaseLost as errors:
             log.warning("reconcile_interrupted", error=str(_first(errors)), **fields)
@@ -154,6 +164,11 @@ class Dispatcher:
         finally:
             self._slots.release()
             self._woken.set()
+
+    async def _read(self, leased: LeasedRow) -> LeasedBuild:
+        if leased.others is not None:
+            return to_leased_build(leased, leased.others)
+        return await self._database.read(read_claimed, leased)
 
     async def _postpone(self, leased: LeasedRow, fault: BaseException) -> None:
         """Release a build that cannot be reconciled and show it as blocked; the next success clears that."""

@@ -55,12 +55,13 @@ from bridge.domain.steps import (
 from bridge.errors import LeaseLost, Unavailable
 from bridge.store.circuit_breakers import BreakerSignal, all_breakers, apply_breaker_signals, take_probe
 from bridge.store.engine.base import Database
+from bridge.store.fenced_writes import has_ids
 from bridge.store.leases import LeasedBuild, Release, Renewal, read_marks, renew
 from bridge.store.retention import BodyRelease
 from bridge.telemetry.traces import TRACE_ID
 from bridge.values import dataclass
 from bridge.worker.build_log import LOGGED_HERE, log_blocked, log_changes, log_deliveries
-from bridge.worker.change_writer import NEED_IDS, ChangeWriter
+from bridge.worker.change_writer import ChangeWriter
 from bridge.worker.notice_faults import events_or_none
 from bridge.worker.own_faults import OwnFaults, credential_digest, unclaimed_routes
 from bridge.worker.request_rates import RequestRates
@@ -178,6 +179,7 @@ class BuildReconciler:
         self._blocked_before = leased.build.blocked_reason
         self._claimed_at = leased.now
         self._freed: tuple[BodyRelease, Callable[[Iterable[str]], Awaitable[None]]] | None = None
+        self._bodies = dict(leased.bodies)
         self._unread: set[int] = set()  # ids of deliveries whose reports this gateway could not read
 
     @property
@@ -207,6 +209,10 @@ class BuildReconciler:
         route = route_of(self.build, self.config.policy)
         breakers = self.breakers.with_clock(self.config.clock_verdict())
         return breakers.health(route, self.now()) if route else RouteHealth(total_outage_us=Duration(0))
+
+    def take_body(self, report_id: int) -> bytes | None:
+        """Return the bytes of a report that came with the claim, once; None if they are still to be read."""
+        return self._bodies.pop(report_id, None)
 
     def start_call(self) -> CallStart:
         """Return when a call begins, for `attempt`."""
@@ -267,7 +273,7 @@ class BuildReconciler:
         return Wait(until=self.now())
 
     async def _apply(self, step: Apply) -> None:
-        if any(isinstance(change, NEED_IDS) for change in step.changes):
+        if has_ids(step.changes):
             await self.write_changes(*step.changes)
         else:
             self.defer_changes(*step.changes)

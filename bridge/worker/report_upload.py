@@ -97,22 +97,24 @@ class ReportUploader:
             return
         start = replace(reconciler.start_call(), at=registration.requested_at)
         outcome = await self._clients.testnod.register(self._clients.token(run.route), run)
-        attempt = reconciler.attempt(CallKind.REGISTER, outcome, start, delivery_id=registration.delivery_id)
         if isinstance(outcome, Registered):
-            await self._record_registered(reconciler, registration, outcome, attempt)
+            await self._record_registered(reconciler, registration, outcome, start)
         else:
+            attempt = reconciler.attempt(CallKind.REGISTER, outcome, start, delivery_id=registration.delivery_id)
             now, policy, health = reconciler.now(), reconciler.config.policy, reconciler.health()
             changes = upload.after_register(reconciler.build, registration, outcome, now, policy, health)
             await self._write_if_owned(reconciler, (*changes, attempt))
         await reconciler.report_upstream_health(of_register(outcome, run.route))
 
     async def _record_registered(
-        self, reconciler: BuildReconciler, registration: Registration, answer: Registered, attempt: AddAttempt
+        self, reconciler: BuildReconciler, registration: Registration, answer: Registered, start: CallStart
     ) -> None:
         build, now, policy = reconciler.build, reconciler.now(), reconciler.config.policy
         changes = upload.registration_succeeded(build, registration, answer, now, policy, reconciler.health())
-        failed = () if answer.presigned_url else (attempt,)  # a success needs no record: the registration has its times
-        if await self._write_if_owned(reconciler, (*changes, *failed)):
+        if not answer.presigned_url:  # a success needs no record: the registration has its times
+            delivery_id = registration.delivery_id
+            changes = (*changes, reconciler.attempt(CallKind.REGISTER, answer, start, delivery_id=delivery_id))
+        if await self._write_if_owned(reconciler, changes):
             return
         late = LateRegistration(build_id=build.id, registration=registration, answer=answer)
         if await write_with_retry(reconciler, record_late_registration, late):
@@ -131,14 +133,20 @@ class ReportUploader:
             return
         delivery = reconciler.build.deliveries[registration.delivery_id]
         report = reconciler.build.reports[delivery.report_id]
-        location = await self._locations.find(reconciler.config.database, report.id)
+        body = reconciler.take_body(report.id)
+        location = BodyLocation(body=body, blob=None)
+        if body is None:
+            location = await self._locations.find(reconciler.config.database, report.id)
         leaves = reconciler.config.own_faults.shared
         start, outcome = await self._put(reconciler, location, report, registration.presigned_url, leaves=leaves)
         outcome = tolerate_recent_damage(delivery, outcome, reconciler.now())
-        attempt = reconciler.attempt(CallKind.PUT, outcome, start, delivery_id=delivery.id)
         if isinstance(outcome, Stored):
-            await self._background.run_shielded(self._record_stored(reconciler, registration, report.id, attempt))
+            # Of a first one that succeeds at once, the registration has the times.
+            repeated = not is_first_put(registration)
+            attempts = (reconciler.attempt(CallKind.PUT, outcome, start, delivery_id=delivery.id),) if repeated else ()
+            await self._background.run_shielded(self._record_stored(reconciler, registration, report.id, attempts))
         else:
+            attempt = reconciler.attempt(CallKind.PUT, outcome, start, delivery_id=delivery.id)
             read = () if isinstance(outcome, SpoolUnreadable) else clear_unread(delivery)
             now, policy, health = reconciler.now(), reconciler.config.policy, reconciler.health()
             changes = upload.after_put(reconciler.build, registration, outcome, now, policy, health)
@@ -155,26 +163,35 @@ class ReportUploader:
             return start, CorruptBody(message=report.failure, gone=True)
         if location.body is None and location.blob is None:
             return start, CorruptBody(message=GONE, gone=True)
-        async with AsyncExitStack() as stack:
-            if location.body is None:  # before an upload slot: while the spool hangs, reports in rows are still sent
-                await stack.enter_async_context(self._reader.open_slots)
+        if location.body is not None:
+            return await self._put_bytes(reconciler, location.body, report, url)
+        async with self._reader.open_slots:  # before an upload slot: while the spool hangs, reports in rows are sent
             chunks = await self._reader.open(location, leaves=leaves)
             if isinstance(chunks, CorruptBody | SpoolUnreadable):
                 return start, chunks
-            if isinstance(chunks, AsyncGenerator):
-                stack.push_async_callback(chunks.aclose)
-            async with self._slots:
-                start = reconciler.start_call()
-                put = self._clients.storage.put(url, chunks, size=report.sent_size, sha256=report.sent_sha256)
-                return start, await put
+            async with AsyncExitStack() as stack:
+                if isinstance(chunks, AsyncGenerator):
+                    stack.push_async_callback(chunks.aclose)
+                return await self._put_bytes(reconciler, chunks, report, url)
+
+    async def _put_bytes(
+        self, reconciler: BuildReconciler, chunks: AsyncGenerator[bytes] | bytes, report: Report, url: str
+    ) -> tuple[CallStart, PutOutcome]:
+        async with self._slots:
+            start = reconciler.start_call()
+            put = self._clients.storage.put(url, chunks, size=report.sent_size, sha256=report.sent_sha256)
+            return start, await put
 
     async def _record_stored(
-        self, reconciler: BuildReconciler, registration: Registration, report_id: int, attempt: AddAttempt
+        self,
+        reconciler: BuildReconciler,
+        registration: Registration,
+        report_id: int,
+        attempts: tuple[AddAttempt, ...],
     ) -> None:
         """Record that storage has the report, even if the build was claimed by another worker; release its bytes."""
         changes = upload.upload_succeeded(reconciler.build, registration, reconciler.now())
-        repeated = () if is_first_put(registration) else (attempt,)
-        written = await self._write_if_owned(reconciler, (*changes, *repeated))
+        written = await self._write_if_owned(reconciler, (*changes, *attempts))
         if not written and (written := await write_with_retry(reconciler, record_stored, changes)):
             reconciler.apply_written(*changes)
         if written:

@@ -62,6 +62,7 @@ class SqliteBackend:
         shutil.copy(self._migrated, path)
         with closing(SqliteDatabase(path, clock, observe_group or (lambda _: None))) as database:
             yield database
+            await database.finish()
 
 
 class PostgresBackend:

@@ -57,6 +57,11 @@ class Statement:
         rows: list[Row] = _execute(connection, compiled.text, compiled.bind(values)).fetchall()
         return compiled.converted(rows) if compiled.converters else rows
 
+    def converted(self, connection: Connection, rows: list[Row]) -> list[Row]:
+        """Return rows of the driver with the values that the columns' types stand for."""
+        compiled = self._of(connection)
+        return compiled.converted(rows) if compiled.converters else rows
+
     def first(self, connection: Connection, values: Values = NO_VALUES) -> Row | None:
         """Execute it and return its first row."""
         return next(iter(self.rows(connection, values)), None)
@@ -116,24 +121,31 @@ class BulkStatement:
 
 
 class Together:
-    """Queries with the same parameters, read at once: PostgreSQL takes one round trip for them, not one for each.
+    """Queries with the same parameters, read at once: as JSON in one statement, which returns one row.
 
-    Their columns must have JSON values: no bytes.
+    PostgreSQL takes one round trip for them, not one for each. For SQLite, the reading thread takes the interpreter's
+    lock from the event loop once, not once for each row. Their columns must have JSON values: no bytes.
     """
 
     def __init__(self, *queries: Select[Any]) -> None:
         self._each = [Statement(query) for query in queries]
-        of_rows = [
-            select(func.json_agg(func.json_build_array(*rows.c))) for rows in (query.subquery() for query in queries)
-        ]
-        self._at_once = Statement(select(*(query.scalar_subquery() for query in of_rows)))
+        subqueries = [query.subquery() for query in queries]
+        self._at_once = Statement(lambda dialect: select(*(_as_json(dialect, rows) for rows in subqueries)))
 
     def rows(self, connection: Connection, values: Values) -> list[list[Row]]:
         """Return the rows of each query."""
-        if connection.dialect.name == "sqlite":  # a statement there costs less than JSON
-            return [statement.rows(connection, values) for statement in self._each]
         [found] = self._at_once.rows(connection, values)
-        return [rows or [] for rows in found]
+        if connection.dialect.name != "sqlite":
+            return [rows or [] for rows in found]
+        return [
+            statement.converted(connection, json.loads(rows)) for statement, rows in zip(self._each, found, strict=True)
+        ]
+
+
+def _as_json(dialect: str, rows: Any) -> Any:
+    if dialect == "sqlite":
+        return select(func.json_group_array(func.json_array(*rows.c), type_=Text)).scalar_subquery()
+    return select(func.json_agg(func.json_build_array(*rows.c))).scalar_subquery()
 
 
 def own_insert(dialect: str) -> Callable[[Table], Any]:

@@ -90,10 +90,10 @@ def _run(start: socket.socket, requests: int, replies: int) -> NoReturn:
         with contextlib.suppress(OSError):  # for ps: its command is the gateway's
             Path("/proc/self/comm").write_text("bridge-writer", encoding="ascii")
         with start:
-            path, _locks, _, _ = socket.recv_fds(start, PATH_BYTES, MAX_LOCKS)
+            path, locks, _, _ = socket.recv_fds(start, PATH_BYTES, MAX_LOCKS)
         if path:
             with os.fdopen(requests, "rb") as pipe, os.fdopen(replies, "wb") as answers:
-                write_all(Path(os.fsdecode(path)), pipe, answers)
+                write_all(pipe, answers, locks)
         code = 0
     except BaseException:  # noqa: BLE001 -- nothing of the gateway's may run here
         traceback.print_exc()

@@ -4,15 +4,18 @@ The gateway's writer is a process of its own: Python runs one thread at a time, 
 would wait for the uploads, and the uploads for it (docs/decisions/0010).
 """
 
+import asyncio
 import copyreg
 import fcntl
 import os
 import pickle
 import signal
 import sqlite3
+import struct
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import MappingProxyType
@@ -26,6 +29,7 @@ import bridge
 from bridge.errors import CommitUncertain, LedgerError, LedgerRejectedWrite, Unavailable
 from bridge.store.engine.base import LedgerFunction, results_of
 from bridge.store.engine.compiled import execute_text
+from bridge.store.engine.ledger_file import Displaced, LedgerFile
 
 if TYPE_CHECKING:
     from bridge.store.engine.forked_writer import SpareWriter
@@ -43,7 +47,13 @@ END_SECONDS: Final = 30.0
 """The writer process may take this long for its last commit when the ledger closes; then it is killed."""
 
 PIPE_BYTES: Final = 1 << 20
-"""Capacity of the pipe to the writer process, so that most groups are written in one piece."""
+"""Capacity of the pipes to and from the writer process, so that most groups and replies are written in one piece."""
+
+REPLY_BYTES: Final = 65_536
+"""Read at once of a reply."""
+
+HEADER: Final = struct.Struct("!Q")
+"""Before each reply: its length in bytes."""
 
 
 # -- connections -------------------------------------------------------------------------------------------------
@@ -139,80 +149,145 @@ class WriteGroup(NamedTuple):
 class LedgerWriter(Protocol):
     """Makes one commit of several groups."""
 
-    def write(self, now: int, groups: Sequence[WriteGroup]) -> list[Sequence[Any]]:
+    async def write(self, now: int, groups: Sequence[WriteGroup]) -> list[Sequence[Any]]:
         """Write all groups at `now` (microseconds UTC) or none; return the results of each once they are on disk.
 
-        It blocks. Errors of ledger functions pass through.
+        Errors of ledger functions pass through.
 
         Raises:
+            Displaced: The file is not where it was opened. Nothing was written.
             Unavailable: The ledger cannot take them.
             CommitUncertain: The outcome of the commit is not known.
         """
 
     def close(self) -> None:
-        """Close the file."""
+        """Wait for the commit under way, and close the file."""
 
 
-class InThreadWriter:
-    """Writes in the calling thread, over one connection: the pool's part would cost more than a small transaction."""
+class BlockingWriter:
+    """Writes in the calling thread, over one connection: the pool's part would cost more than a small transaction.
 
-    def __init__(self, engine: Engine) -> None:
-        self._connection = engine.connect()
+    It checks before and after each commit that the next process that opens `file` would find what is written.
+    """
+
+    def __init__(self, engine: Engine, file: LedgerFile) -> None:
+        self._engine = engine
+        self._file = file
+        self._connection: Connection | None = None  # opened after a check: otherwise SQLite might begin a new log
 
     def write(self, now: int, groups: Sequence[WriteGroup]) -> list[Sequence[Any]]:
-        connection = self._connection
+        """Write as `LedgerWriter` does."""
+        self._file.check()
         try:
+            connection = self._connection = self._connection or self._engine.connect()
             with transaction(connection):
-                return [results_of(function, connection, now, items) for function, items in groups]
+                results = [results_of(function, connection, now, items) for function, items in groups]
         except DBAPIError as error:
             raise unavailable(error) from error
+        try:
+            self._file.check()
+        except Displaced as error:  # the commit is in the open files, and those may come back
+            raise CommitUncertain(str(error)) from error
+        return results
 
     def close(self) -> None:
-        self._connection.close()
-        self._connection.engine.dispose()
+        """Close the connection."""
+        if self._connection is not None:
+            self._connection.close()
+        self._engine.dispose()
+
+
+class WriterThread:
+    """Writes in a thread of this process."""
+
+    def __init__(self, engine: Engine, file: LedgerFile) -> None:
+        self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="ledger-writer")
+        self._writer = BlockingWriter(engine, file)
+
+    async def write(self, now: int, groups: Sequence[WriteGroup]) -> list[Sequence[Any]]:
+        return await asyncio.get_running_loop().run_in_executor(self._thread, self._writer.write, now, groups)
+
+    def close(self) -> None:
+        self._thread.shutdown()
+        self._writer.close()
 
 
 class WriterProcess:
-    """Writes to the file at `path` in a process of its own; if it ends, the next write starts another one.
+    """Writes to `file` in a process of its own; if it ends, the next write starts another one.
 
-    The first process is `spare`, if given. The process inherits the descriptors `locks`. So no other gateway can open
-    the ledger while the last commit of a killed gateway is still running.
+    The first process is `spare`, if given. The process inherits the descriptors of the file's locks. So no other
+    gateway can open the ledger while the last commit of a killed gateway is still running.
     """
 
-    def __init__(self, path: Path, locks: Sequence[int], spare: "SpareWriter | None" = None) -> None:
-        self._path = path
-        self._locks = tuple(locks)
+    def __init__(self, file: LedgerFile, spare: "SpareWriter | None" = None) -> None:
+        self._file = file
         self._spare = spare
         self._process: subprocess.Popen[bytes] | SpareWriter | None = None
+        self._exchange: _Exchange | None = None  # the one under way, or one that did not end well
+        self._is_closed = False
 
     def start(self) -> None:
-        """Start the process before the first group needs it."""
-        self._running()
+        """Start the process before the first group needs it; it blocks."""
+        if self._spare is not None:
+            process: Any = self._spare
+            self._process, self._spare = self._spare, None
+            process.begin(self._file.path, self._file.descriptors)
+        else:
+            process = self._process = subprocess.Popen(  # noqa: S603 -- this program itself
+                [sys.executable, "-m", __name__, os.fspath(self._file.path)],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                pass_fds=self._file.descriptors,
+                env=os.environ | {"PYTHONPATH": str(Path(bridge.__file__).parent.parent)},
+            )
+            widen_pipe(process.stdin)
+        widen_pipe(process.stdout)
+        with suppress(BrokenPipeError):  # it has ended: the first write finds out
+            process.stdin.write(pickle.dumps(self._file))
+            process.stdin.flush()
+        for pipe in (process.stdin, process.stdout):
+            os.set_blocking(pipe.fileno(), False)
 
-    def write(self, now: int, groups: Sequence[WriteGroup]) -> list[Sequence[Any]]:
+    async def write(self, now: int, groups: Sequence[WriteGroup]) -> list[Sequence[Any]]:
+        if self._is_closed:
+            raise Unavailable("The ledger is closed. Send it again in a moment.")
+        if self._process is None or self._exchange is not None:
+            try:
+                await asyncio.to_thread(self._restart)
+            except OSError as error:
+                raise Unavailable(
+                    f"The ledger's writer cannot be started ({type(error).__name__}), so nothing of this was kept. "
+                    "Send it again in a moment."
+                ) from error
+        message = pickle.dumps((now, groups))
+        process: Any = self._process
+        self._exchange = exchange = _Exchange(process.stdin.fileno(), process.stdout.fileno())
         try:
-            process = self._running()
-        except OSError as error:
-            raise Unavailable(
-                f"The ledger's writer cannot be started ({type(error).__name__}), so nothing of this was kept. "
-                "Send it again in a moment."
-            ) from error
-        try:
-            _send(process.stdin, (now, groups))
-            reply: list[Sequence[Any]] | Exception = pickle.load(process.stdout)  # type: ignore[arg-type]  # noqa: S301 -- our own
+            reply: list[Sequence[Any]] | Exception = await exchange.reply_to(message)
         except (EOFError, OSError, pickle.UnpicklingError) as error:
-            self.close()
             raise CommitUncertain(
                 "The ledger's writer ended in the middle of a commit, so its outcome is not known. "
                 "Send it again in a moment."
             ) from error
+        self._exchange = None
         if isinstance(reply, Exception):
             raise reply
         return reply
 
     def close(self) -> None:
         """End the process after the commit under way, and wait until it is gone."""
+        self._is_closed = True
+        self._end()
+
+    def _restart(self) -> None:
+        self._end()
+        self.start()
+
+    def _end(self) -> None:
         process, self._process = self._process, None
+        exchange, self._exchange = self._exchange, None
+        if exchange is not None:
+            exchange.give_up()
         if process is None:
             return
         with suppress(BrokenPipeError):
@@ -224,24 +299,80 @@ class WriterProcess:
             process.wait()
         process.stdout.close()  # type: ignore[union-attr]
 
-    def _running(self) -> "subprocess.Popen[bytes] | SpareWriter":
-        if self._process is None and self._spare is not None:
-            self._process, self._spare = self._spare, None
-            self._process.begin(self._path, self._locks)
-        if self._process is None:
-            self._process = subprocess.Popen(  # noqa: S603 -- this program itself
-                [sys.executable, "-m", __name__, os.fspath(self._path)],
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                pass_fds=self._locks,
-                env=os.environ | {"PYTHONPATH": str(Path(bridge.__file__).parent.parent)},
-            )
-            widen_pipe(self._process.stdin)
-        return self._process
+
+class _Exchange:
+    """One message to the writer process and its reply, by pipes that the event loop writes to and reads from.
+
+    A thread would take the interpreter's lock from the event loop for each piece.
+    """
+
+    def __init__(self, requests: int, replies: int) -> None:
+        self._requests = requests
+        self._replies = replies
+        self._loop = asyncio.get_running_loop()
+        self._reply: asyncio.Future[Any] = self._loop.create_future()
+        self._received = bytearray()
+
+    async def reply_to(self, message: bytes) -> Any:
+        """Send `message` and return the reply; raise EOFError or OSError if the process has ended."""
+        self._unsent = memoryview(message)
+        self._loop.add_reader(self._replies, self._receive)
+        try:
+            self._send()
+            return await self._reply
+        finally:
+            self._loop.remove_reader(self._replies)
+            self._loop.remove_writer(self._requests)
+
+    def give_up(self) -> None:
+        """Let a caller that still waits get an EOFError."""
+        with suppress(RuntimeError):  # the loop is closed
+            self._loop.call_soon_threadsafe(self._fail, EOFError())
+
+    def _send(self) -> None:
+        try:
+            self._unsent = self._unsent[os.write(self._requests, self._unsent) :]
+        except BlockingIOError:
+            pass
+        except OSError as error:
+            self._fail(error)
+            return
+        if self._unsent:
+            self._loop.add_writer(self._requests, self._send)
+        else:
+            self._loop.remove_writer(self._requests)
+
+    def _receive(self) -> None:
+        try:
+            piece = os.read(self._replies, REPLY_BYTES)
+        except BlockingIOError:
+            return
+        except OSError as error:
+            self._fail(error)
+            return
+        if not piece:
+            self._fail(EOFError())
+            return
+        self._received += piece
+        size = HEADER.size
+        if len(self._received) >= size and len(self._received) - size == HEADER.unpack_from(self._received)[0]:
+            self._finish(memoryview(self._received)[size:])
+
+    def _finish(self, reply: memoryview) -> None:
+        if self._reply.done():
+            return
+        try:
+            self._reply.set_result(pickle.loads(reply))  # noqa: S301 -- our own
+        except Exception as error:  # noqa: BLE001 -- the caller raises it
+            self._reply.set_exception(error)
+
+    def _fail(self, error: Exception) -> None:
+        if not self._reply.done():
+            self._reply.set_exception(error)
 
 
 def widen_pipe(pipe: IO[bytes] | None) -> None:
-    """Raise the capacity of a pipe to a writer process to PIPE_BYTES."""
+    """Raise the capacity of a pipe to or from a writer process to PIPE_BYTES."""
     with suppress(OSError):  # if the system does not allow it, groups are written in pieces
         fcntl.fcntl(pipe, fcntl.F_SETPIPE_SZ, PIPE_BYTES)  # type: ignore[arg-type]
 
@@ -260,7 +391,7 @@ copyreg.pickle(MappingProxyType, lambda proxy: (_to_proxy, (dict(proxy),)))  # c
 def main() -> None:
     """Write to the ledger that the command line names, every group that arrives on standard input."""
     ignore_signals()
-    write_all(Path(sys.argv[1]), sys.stdin.buffer, sys.stdout.buffer)
+    write_all(sys.stdin.buffer, sys.stdout.buffer)
 
 
 def ignore_signals() -> None:
@@ -269,25 +400,27 @@ def ignore_signals() -> None:
         signal.signal(number, signal.SIG_IGN)
 
 
-def write_all(path: Path, requests: IO[bytes], replies: IO[bytes]) -> None:
-    """Write every group that arrives, until the input ends: then the gateway is gone."""
-    writer = InThreadWriter(sqlite_engine(path, begin="BEGIN IMMEDIATE"))
+def write_all(requests: IO[bytes], replies: IO[bytes], locks: Sequence[int] | None = None) -> None:
+    """Write every group that arrives, until the input ends: then the gateway is gone.
+
+    The ledger's file arrives first. `locks` are its descriptors, if they have other numbers than in the gateway.
+    """
     with suppress(EOFError, BrokenPipeError):
+        file: LedgerFile = pickle.load(requests)  # noqa: S301 -- only the gateway that started this process writes here
+        file.descriptors = file.descriptors if locks is None else list(locks)
+        writer = BlockingWriter(sqlite_engine(file.path, begin="BEGIN IMMEDIATE"), file)
         while True:
-            now, groups = pickle.load(requests)  # noqa: S301 -- only the gateway that started this process writes here
+            now, groups = pickle.load(requests)  # noqa: S301 -- as above
             try:
                 reply: object = writer.write(now, groups)
             except Exception as error:  # noqa: BLE001 -- the gateway raises it
                 reply = _portable(error)
-            _send(replies, reply)
+            message = pickle.dumps(reply)
+            replies.write(HEADER.pack(len(message)))
+            replies.write(message)
+            replies.flush()
     # The file is left as a killed gateway would leave it: the last process to close it cleans up the log.
     os._exit(0)
-
-
-def _send(pipe: IO[bytes] | None, message: object) -> None:
-    if pipe is not None:
-        pipe.write(pickle.dumps(message))
-        pipe.flush()
 
 
 def _portable(error: Exception) -> Exception:

@@ -18,6 +18,7 @@ from bridge.domain.intake import ReportReceipt
 from bridge.errors import BadReport, CommitUncertain, LedgerInUse, Unavailable
 from bridge.store.engine import sqlite
 from bridge.store.engine.sqlite import SqliteDatabase
+from bridge.store.engine.sqlite_writer import PIPE_BYTES
 from bridge.store.ledger import migrate
 from bridge.store.uploads import accept
 from tests.support.fake_clock import FakeClock
@@ -83,6 +84,26 @@ def database(tmp_path: Path, clock: FakeClock) -> Iterator[SqliteDatabase]:
 async def test_writes_happen_in_another_process_at_the_gateways_time(database: SqliteDatabase, clock: FakeClock):
     assert await database.write(pids, None) == writer_of(database) != os.getpid()
     assert await database.write(times, None) == clock.now()
+
+
+async def test_items_and_results_may_be_larger_than_the_pipes(database: SqliteDatabase):
+    item = os.urandom(PIPE_BYTES + 1)
+    assert await database.write(refused, item.hex()) == item.hex()
+
+
+async def test_several_event_loops_may_write_one_after_another(database: SqliteDatabase):
+    def write_in_a_loop() -> list[int]:
+        return [asyncio.run(database.write(pids, None)) for _ in range(2)]
+
+    writer = writer_of(database)
+    assert await asyncio.to_thread(write_in_a_loop) == [writer, writer]
+    assert await database.write(pids, None) == writer
+
+
+async def test_a_closed_ledger_takes_no_write(database: SqliteDatabase):
+    await database.finish()
+    with pytest.raises(Unavailable):
+        await database.write(pids, None)
 
 
 async def test_an_upload_is_on_disk_when_its_receipt_comes(database: SqliteDatabase):
@@ -159,6 +180,7 @@ def test_a_ledger_stays_taken_while_the_writer_of_a_killed_gateway_lives(
     script = f"""
 import os, signal
 from bridge.store.engine.sqlite import SqliteDatabase
+from bridge.store.engine.sqlite_writer import PIPE_BYTES
 from tests.support.fake_clock import FakeClock
 database = SqliteDatabase(__import__("pathlib").Path({str(tmp_path / "bridge.db")!r}), FakeClock(), apart=True)
 database.lock()

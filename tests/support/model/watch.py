@@ -145,7 +145,7 @@ class Watch:
         """Check each change alone: those that were deferred share a write, so it may take several steps at once."""
         shown = [before]
         if isinstance(item, FencedChanges):
-            shown += stages(before, item.build_id, () if result is None else result.changes)
+            shown += stages(before, item.build_id, () if result is None else result.changes or item.changes)
             assert _states(shown[-1]) == _states(self.seen), "the ledger has other states than were written"
         for earlier, later in pairwise([*shown, self.seen]):
             self._check_states(earlier, later)

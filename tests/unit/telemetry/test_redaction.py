@@ -89,3 +89,15 @@ def test_any_text_becomes_one_line_that_can_be_written(text, secret):
     assert len(cleaned.splitlines()) <= 1
     cleaned.encode()
     assert secret not in cleaned
+
+
+@pytest.mark.parametrize(
+    ("line", "is_clean"),
+    [
+        ('{"build_no": 7, "fencing_token": 12}', True),
+        ('{"build_no": 7, "fencing_token": "abc"}', False),
+        ('{"fencing_token": 12, "token": "abc"}', False),
+    ],
+)
+def test_a_number_of_a_lease_makes_no_line_suspicious(line, is_clean):
+    assert Redactor().is_clean(line) is is_clean
