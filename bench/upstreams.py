@@ -62,7 +62,7 @@ class Upstreams:
 
     def _codearts(self, name: str, path: str, query: Mapping[str, str]) -> web.Response:
         if name == "build-info":
-            _, _, job_id, number, _ = path.rsplit("/", 3)
+            _, job_id, number, _ = path.rsplit("/", 3)
             is_building = not self._has_ended(job_id, int(number))
             result = {"building": is_building, "build_result": None if is_building else "SUCCESS"}
             return _json({"status": "success", "error": None, "result": result})
@@ -92,7 +92,7 @@ class Upstreams:
     def _register(self, body: bytes) -> web.Response:
         _, _, rest = body.partition(b'name="test_run[metadata][build_id]"\r\n\r\n')
         build_id = rest.partition(b"\r\n")[0].decode()
-        _, job_id, number = build_id.split("-")
+        job_id, number = build_id.split("-")[-2:]  # the naive bridge has no prefix
         self._registered[job_id, int(number)] += 1
         if build_id not in self._runs:
             self._numbers[job_id].append(int(number))
