@@ -165,6 +165,21 @@ def apply(build: Build, changes: Iterable[Change]) -> Build:
     return _copy(build, draft.values) if draft.values else build
 
 
+SET_BY_UPLOADS = (
+    *("report_seq", "last_report_at", "complete_at", "complete_routes", "poll_requested_at"),
+    *("upload_metadata", "bound_metadata", "awaits_files"),
+)
+"""Fields of a build that uploads and webhooks set, and no reconciler."""
+
+
+def with_uploads(build: Build, newer: Build) -> Build:
+    """Return `build` with what uploads have set since, and with the reports and deliveries of `newer`."""
+    values = {name: getattr(newer, name) for name in SET_BY_UPLOADS}
+    values["reports"] = {**build.reports, **newer.reports}
+    values["deliveries"] = {**build.deliveries, **newer.deliveries}
+    return _copy(build, values)
+
+
 class _Draft:
     """The new values of a build while changes are applied; each of its tables is copied once, however many change."""
 

@@ -138,6 +138,11 @@ ROWS_OF = Together(REPORTS_OF, DELIVERIES_OF, REGISTRATIONS_OF, RUNS_OF, REJECTE
 CLAIMED = Together(
     *(REPORTS_OF, DELIVERIES_OF, REGISTRATIONS_OF, RUNS_OF, REJECTED_OF), EARLIER_IN_QUEUE, select(*BREAKER_COLUMNS)
 )
+NEWER = Together(
+    select(*row_mapping.BUILD_COLUMNS).where(builds.c.id == BUILD_ID),
+    REPORTS_OF.where(reports.c.id > bindparam("last_report", type_=BigInteger)),
+    DELIVERIES_OF.where(deliveries.c.id > bindparam("last_delivery", type_=BigInteger)),
+)
 FEW_REPORTS: Final = 64
 """The rows of a build with no more reports are read by its claim. Other writes wait for that, but not for long."""
 
@@ -283,6 +288,20 @@ def _with_rows(row: row_mapping.BuildRow, *of_build: Iterable[Row]) -> Build:
         runs=map(row_mapping.RunRow._make, its_runs),
         rejected=(name for (name,) in rejected),
     )
+
+
+@one_statement
+def read_newer(connection: Connection, known: Build) -> Build | None:
+    """Return the build without its runs, and of its reports and deliveries only those that came after `known`.
+
+    None if the build is gone or has a newer owner.
+    """
+    last = {"last_report": max(known.reports, default=0), "last_delivery": max(known.deliveries, default=0)}
+    rows, its_reports, its_deliveries = NEWER.rows(connection, {"build_id": known.id, **last})
+    found = next(map(row_mapping.BuildRow._make, rows), None)
+    if found is None or found.fencing_token != known.fencing_token:
+        return None
+    return _with_rows(found, its_reports, its_deliveries, (), (), ())
 
 
 @one_statement

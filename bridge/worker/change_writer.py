@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from typing import Final
 
 from bridge.domain.build import Build
-from bridge.domain.changes import Change, apply
+from bridge.domain.changes import Change, apply, with_uploads
 from bridge.domain.notice_events import events_of_changes
 from bridge.domain.notices import NO_SUBSCRIPTIONS, NoticeEvent, Subscriptions
 from bridge.errors import LeaseLost, LedgerRejectedWrite, Unavailable
@@ -74,6 +74,10 @@ class ChangeWriter:
     def apply(self, changes: Sequence[Change]) -> None:
         """Apply changes in memory that the ledger has."""
         self.build = apply(self.build, changes)
+
+    def take_uploads(self, newer: Build) -> None:
+        """Add what uploads have brought since the build was read; nothing may be deferred."""
+        self.build = with_uploads(self.build, newer)
 
     async def write(self, changes: tuple[Change, ...]) -> tuple[Change, ...] | None:
         """Write changes and apply them; return them with the ids of new rows, None if another worker has the build.

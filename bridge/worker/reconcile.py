@@ -56,7 +56,7 @@ from bridge.errors import LeaseLost, Unavailable
 from bridge.store.circuit_breakers import BreakerSignal, all_breakers, apply_breaker_signals, take_probe
 from bridge.store.engine.base import Database
 from bridge.store.fenced_writes import has_ids
-from bridge.store.leases import LeasedBuild, Release, Renewal, read_marks, renew
+from bridge.store.leases import LeasedBuild, Release, Renewal, read_marks, read_newer, renew
 from bridge.store.retention import BodyRelease
 from bridge.telemetry.traces import TRACE_ID
 from bridge.values import dataclass
@@ -72,6 +72,7 @@ SUCCESS_EVERY_US = Duration(60 * SECOND)
 NO_CREDENTIALS = SecretStr("")
 
 MAX_STEPS = 40  # then the build goes to the end of the queue, so that builds take fair turns
+LARGE_BUILD = 500  # reports: to read them takes as long as to deliver several
 LONG_STEP_US = SECOND  # a step that has lasted that long starts no more calls, and the build is planned again
 RENEWALS_PER_LEASE = 3  # two may fail before the lease is lost
 CLOCK_STEP_WAIT_US = SECOND  # until the ledger's times are corrected after a step of its clock
@@ -180,6 +181,7 @@ class BuildReconciler:
         self._claimed_at = leased.now
         self._freed: tuple[BodyRelease, Callable[[Iterable[str]], Awaitable[None]]] | None = None
         self._bodies = dict(leased.bodies)
+        self._taken = 0  # by how much `report_seq` was raised by uploads that were read after the claim
         self._unread: set[int] = set()  # ids of deliveries whose reports this gateway could not read
 
     @property
@@ -255,7 +257,7 @@ class BuildReconciler:
                 return Wait(until=after(self.now(), CLOCK_STEP_WAIT_US))
             step = plan(self.build, self.now(), self.config.policy, self._breakers_here().with_clock(verdict))
             match step:
-                case Wait():
+                case Wait() if not await self._take_uploads(step):
                     return step
                 case Apply():
                     await self._apply(step)
@@ -288,7 +290,32 @@ class BuildReconciler:
         if not any(isinstance(call, Finalize) for call in calls):
             return True
         marks = await self.config.database.read(read_marks, self.build.id)
-        return marks == (self.build.report_seq, self._due_at)
+        return marks == (self._claimed_report_seq, self._due_at)
+
+    @property
+    def _claimed_report_seq(self) -> int:
+        """Return `report_seq` as the ledger has it if nothing came after the claim."""
+        return self.build.report_seq - self._taken
+
+    async def _take_uploads(self, end: Wait) -> bool:
+        """Read what uploads have brought to a large build since it was read; return whether there is a new report.
+
+        Otherwise all of its reports would be read for each upload, which takes longer than to deliver what came. The
+        ledger's marks differ from those of the claim, so the build is read whole once more before it is finalized.
+        """
+        if len(self.build.reports) < LARGE_BUILD or end.waiting_on or end.blocked_reason:
+            return False
+        marks = await self.config.database.read(read_marks, self.build.id)
+        if marks is None or marks.report_seq == self.build.report_seq:
+            return False
+        if self._writer.is_ahead:
+            await self.write_changes()
+        newer = await self.config.database.read(read_newer, self.build)
+        if newer is None or not newer.reports:
+            return False
+        self._taken += newer.report_seq - self.build.report_seq
+        self._writer.take_uploads(newer)
+        return True
 
     async def _make_calls(self, calls: tuple[UpstreamCall, ...], executor: "CallExecutor") -> None:
         uploads: deque[UpstreamCall] = deque(call for call in calls if isinstance(call, UPLOAD_CALLS))
@@ -417,7 +444,7 @@ class BuildReconciler:
         released = Release(
             build_id=self.build.id,
             fencing_token=self.build.fencing_token,
-            report_seq=self.build.report_seq,
+            report_seq=self._claimed_report_seq,
             due_at=self._due_at,
             until=end.until,
             waiting_on=end.waiting_on,

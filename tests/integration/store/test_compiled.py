@@ -8,7 +8,7 @@ from bridge.errors import LedgerRejectedWrite
 from bridge.store.circuit_breakers import all_breakers
 from bridge.store.engine.base import needs_transaction
 from bridge.store.engine.compiled import Statement, Together, each_of, is_one_of
-from bridge.store.leases import due_routes, read_claimed, read_marks
+from bridge.store.leases import due_routes, read_claimed, read_marks, read_newer
 from bridge.store.retention import body_location, body_locations
 from bridge.store.schema import builds, reports, runs
 from tests.support.ledger import Ledger, engine_of, report
@@ -79,7 +79,9 @@ async def test_queries_that_are_read_together_return_what_each_returns(ledger: L
     assert together[2] == []
 
 
-@pytest.mark.parametrize("query", [all_breakers, body_location, body_locations, due_routes, read_claimed, read_marks])
+@pytest.mark.parametrize(
+    "query", [all_breakers, body_location, body_locations, due_routes, read_claimed, read_marks, read_newer]
+)
 async def test_a_query_that_is_read_without_a_transaction_is_one_statement_or_read_from_one_snapshot(
     postgres, clock, query
 ):
@@ -96,6 +98,7 @@ async def test_a_query_that_is_read_without_a_transaction_is_one_statement_or_re
             body_locations: ([1],),
             due_routes: (("", "shop"), visit.now),
             read_marks: (1,),
+            read_newer: (visit.build,),
         }
         if query is read_claimed:
             await ledger.release(visit, visit.now)

@@ -4,13 +4,16 @@ import asyncio
 
 import pytest
 
+from bridge.domain.build import BuildState, DeliveryState, UploadMetadata
+from bridge.domain.changes import with_uploads
 from bridge.domain.instants import SECOND
 from bridge.domain.lifecycle import context
+from bridge.store.leases import read_newer
 from bridge.worker import reconcile
 from bridge.worker.reconcile import BuildReconciler
 from tests.support.builders import HOUR, POLICY
 from tests.support.fake_clock import FakeClock
-from tests.support.ledger import report
+from tests.support.ledger import Ledger, report
 from tests.support.worker_play import JOBS, Outside, Play
 
 BUILD = {"job_id": next(iter(JOBS)), "build_no": 1}
@@ -100,3 +103,61 @@ async def test_a_step_of_many_calls_ends_when_it_lasts_long(play, monkeypatch):
     assert play.outside.stored <= 4 * POLICY.concurrency_per_build
     unsettled = (await play.ledger.build()).unsettled()
     assert len(unsettled) <= POLICY.concurrency_per_build
+
+
+class LateUpload(Outside):
+    """CI uploads more reports while the last of those that were claimed is sent."""
+
+    ledger: Ledger
+    late = 3
+
+    async def put(self, url, chunks, **other):
+        outcome = await super().put(url, chunks, **other)
+        if self.stored == REPORTS:
+            await self.ledger.accept(*(report(f"late-{number}.xml") for number in range(self.late)), **BUILD)
+        return outcome
+
+
+@pytest.fixture
+async def late_play(backend, tmp_path, monkeypatch):
+    monkeypatch.setattr(reconcile, "LARGE_BUILD", REPORTS)
+    clock = FakeClock()
+    async with backend.fresh(clock) as database:
+        outside = LateUpload(clock)
+        play = Play(database, clock, tmp_path, outside=outside)
+        outside.ledger = play.ledger
+        await play.ledger.accept(*(report(f"{number}.xml") for number in range(REPORTS)), **BUILD)
+        yield play
+
+
+async def test_reports_that_arrive_while_a_huge_build_is_delivered_are_delivered_under_the_same_lease(late_play):
+    await visit(late_play)
+    after = await late_play.ledger.build()
+    assert after.fencing_token == 1
+    assert late_play.outside.stored == REPORTS + LateUpload.late
+    assert {delivery.state for delivery in after.deliveries.values()} == {DeliveryState.DELIVERED}
+
+
+async def test_a_huge_build_is_read_whole_before_its_run_is_finalized_with_late_reports(late_play):
+    await visit(late_play)
+    row = await late_play.ledger.row()
+    assert row.due_at <= late_play.clock.now()  # not later, as the visit that read the late reports would have it
+    await late_play.ledger.accept(report("last.xml"), complete=True, **BUILD)
+    await late_play.until(late_play.clock.now() + HOUR)
+    build = await late_play.ledger.build()
+    assert (build.finalized_seq, build.state) == (build.report_seq, BuildState.FINALIZED)
+    assert late_play.outside.stored_at_finalize[-1] == REPORTS + LateUpload.late + 1
+
+
+async def test_what_came_after_a_build_was_read_is_read_without_the_rest(late_play):
+    ledger = late_play.ledger
+    known = (await ledger.claimed()).build
+    await ledger.accept(report("late.xml"), **BUILD, upload_metadata=UploadMetadata(branch="main"))
+    newer = await ledger.database.read(read_newer, known)
+    assert [each.name for each in newer.reports.values()] == ["late.xml"]
+    assert [each.report_id for each in newer.deliveries.values()] == list(newer.reports)
+    whole = await ledger.build()
+    assert with_uploads(known, newer) == whole
+    late_play.clock.advance(HOUR)
+    await ledger.claimed()
+    assert await ledger.database.read(read_newer, known) is None  # another has it now
