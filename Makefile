@@ -60,7 +60,7 @@ alerts: $(VENV)/bin/promtool ## the alert rules, and the situations in which the
 	$(VENV)/bin/promtool check rules deploy/prometheus/alerts.yml
 	$(VENV)/bin/promtool test rules deploy/prometheus/tests.yml
 
-test: $(VENV)/.dev $(VENV)/.release $(VENV)/.browsers $(VENV)/bin/promtool ## all tests, in less than seven minutes on two cores
+test: $(VENV)/.dev $(VENV)/.release $(VENV)/.browsers $(VENV)/bin/promtool ## all tests, about 14 minutes on two cores
 	$(RUN) -m pytest -n $(WORKERS) --dist worksteal
 
 check: lint types test ## what CI runs
