@@ -46,6 +46,11 @@ class Connection(web.RequestHandler):
         self._tail = b""
         self.on_verified: Callable[[str], None] = lambda _: None
 
+    async def start(self) -> None:
+        """Serve requests, unless the connection was lost before this began: aiohttp asserts that it was not."""
+        if self._manager is not None:
+            await super().start()
+
     @property
     def head_bytes(self) -> int:
         """The bytes of heads that are in memory."""
