@@ -2,6 +2,7 @@
 
 import gc
 import os
+import signal
 import traceback
 from asyncio import constants
 from collections import deque
@@ -35,6 +36,10 @@ def extract(frames, *, limit=None, **_):
 
 traceback.StackSummary.extract = extract
 
+
+# A shell ignores SIGINT for what it starts in the background, and programs of the tests would inherit that.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # A deadline for an example is absolute timing: a busy machine must not fail a test.
 settings.register_profile("unhurried", deadline=None, suppress_health_check=[HealthCheck.too_slow])

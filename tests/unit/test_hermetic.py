@@ -25,6 +25,7 @@ NOTHING_LISTENS_THERE = {
     "integration/server/test_admin.py": "Host headers",
     "integration/test_deploy.py": "addresses in files, which are read",
     "integration/test_start_imports.py": "addresses of upstreams, which are not called",
+    "integration/test_traces.py": "what a span has, made by hand",
     "unit/app/test_start_errors.py": "errors of listeners, made by hand",
     "unit/client/test_session.py": "a connection's key, made by hand",
     "unit/client/test_ssrf_guard.py": "resolved addresses, made by hand",
@@ -37,6 +38,7 @@ NOTHING_LISTENS_THERE = {
     "unit/settings/test_toml_errors.py": "settings to be refused",
     "unit/settings/test_summary.py": "settings to be compared",
     "unit/settings/test_rules.py": "settings to be refused",
+    "unit/telemetry/test_otel.py": "what a span has, made by hand",
 }
 """Files that name ports and neither listen nor connect, with what the ports are."""
 
