@@ -249,7 +249,8 @@ class BuildReconciler:
         just_read = True
         for _ in range(MAX_STEPS):
             if self.config.stopping.is_set():
-                break
+                # Not now: if the clock is wrong, no other row may show that, and the next start would wait for it.
+                return Wait(until=min(self.now(), Instant(self._due_at)))
             if self._lease_left_us() <= 0:  # this process was suspended; others took over
                 raise self._lease_lost()
             verdict = self.config.clock_verdict()

@@ -51,6 +51,18 @@ async def test_a_visit_whose_build_has_a_newer_owner_asks_nobody_for_anything(pl
     assert play.outside.registered == []
 
 
+async def test_a_build_that_is_released_because_the_gateway_stops_stays_due_when_it_was(play):
+    """By a clock that is hours ahead, the build would wait for hours after a start with the right clock."""
+    await play.ledger.accept(report(), **BUILD)
+    due_at = (await play.ledger.row()).due_at
+    play.clock.advance(3 * HOUR)
+    leased = await play.ledger.claimed()
+    play.config.stopping.set()
+    await BuildReconciler(play.config, leased, play.clock.now()).run(play.config.executor)
+    row = await play.ledger.row()
+    assert (row.due_at, row.lease_until) == (due_at, None)
+
+
 async def test_a_report_whose_arrival_was_written_though_the_ledgers_answer_was_lost_is_not_put_again(play):
     """The answer to that commit was lost, so it is written once more: the ledger says that it knows."""
 
