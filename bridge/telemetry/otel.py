@@ -222,10 +222,10 @@ def _of_headers(traceparent: Sequence[str], tracestate: Sequence[str]) -> Contex
     if len(traceparent) != 1:  # W3C: more than one is invalid
         return Context()
     state = ",".join(tracestate)
-    carrier = {"traceparent": traceparent[0].strip()}
+    headers = {"traceparent": traceparent[0].strip()}
     if state and len(state) <= MAX_TRACESTATE_CHARACTERS and state.isprintable():
-        carrier["tracestate"] = state
-    return W3C.extract(carrier, Context())
+        headers["tracestate"] = state
+    return W3C.extract(headers, Context())
 
 
 @lru_cache(maxsize=1024)  # each call of a report needs it, and a build needs those of all

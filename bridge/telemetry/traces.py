@@ -1,4 +1,4 @@
-"""Traces: one trace shows an upload from its request to the finalized run, whichever gateways of a ledger did the work.
+"""Traces: one trace shows an upload from its request to the finalized run, also if several gateways did the work.
 
 Components call `span`, `call_span` and `trace_context`, which do nothing outside a traced request or call. The tracer
 itself is in `telemetry/otel.py`, which `app/tracing.py` imports if the variables of OpenTelemetry ask for traces.

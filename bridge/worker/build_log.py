@@ -1,4 +1,4 @@
-"""Log what changes mean for a build: one event for each thing that happens, whichever call or rule has caused it."""
+"""Log what changes mean for a build: one event for each thing that happens, for all calls and rules that cause it."""
 
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping
