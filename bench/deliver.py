@@ -35,6 +35,7 @@ SHAPES = {1: 300, 5: 200, 50: 20}  # reports a build: builds in a round
 QUICK_SHAPE, QUICK_PART = 5, 5  # with --quick only this shape, and a fifth of its builds
 # Reports a request, requests a build, builds, connections: 20,000 reports each, sent as fast as one client can.
 SMALL, LARGE = (200, 1, 100, 1), (200, 100, 1, 1)
+FILES_OF_ONE, DELAY_OF_ONE, GRACE_SECONDS = 20, 0.1, 0.1  # with --latency: one upload, and upstreams that take long
 WAIT_SECONDS = 120.0
 LARGE_SECONDS = 900.0
 POLL_SECONDS = 0.02
@@ -223,6 +224,21 @@ class Bench:
                 f"  {contender.name:<14}{large:>7.0f} reports/s, {small:.0f} in small builds: {large / small:.2f} of it"
             )
 
+    def time_until_finalize(self, rounds: int) -> None:
+        """Print for each contender the seconds from the answer to one upload until finalize is called."""
+        for contender in self._contenders:
+            contender.resume()
+            expect(contender.upstream.port, FILES_OF_ONE)
+            seconds = []
+            for _ in range(rounds + 1):
+                before = finalized(contender.upstream.port)
+                sent = self._send(contender, FILES_OF_ONE, 1, 1, 1)
+                self._wait_for(contender, before, 1, FILES_OF_ONE)
+                seconds.append(finalized(contender.upstream.port)["at"] - sent["answered_at"] - GRACE_SECONDS)
+            contender.pause()
+            counted = seconds[1:]  # the first round warms up
+            print(f"  {contender.name:<14}{median(counted):>7.2f} s ({min(counted):.2f} to {max(counted):.2f})")
+
     @staticmethod
     def _is_over(now: dict[str, Any], before: dict[str, Any], runs: int, reports: int) -> bool:
         """Return whether all arrived: the run of a build of many uploads may be finalized before its last report."""
@@ -237,33 +253,12 @@ class Bench:
         connections: int,
         figure: Figures,
     ) -> None:
-        reports_a_build = reports_a_request * requests_a_build
-        builds_each = -(-builds // connections)
+        reports_a_build, builds_sent = reports_a_request * requests_a_build, -(-builds // connections) * connections
         before = finalized(contender.upstream.port)
         cpu_before, ledger_before = contender.server.cpu_by_process(), contender.counts()
         began = time.perf_counter()
-        request = {
-            "port": contender.server.port,
-            "token": self._token,
-            "cases": 60,
-            "connections": connections,
-            "builds": builds_each,
-            "first_build": self._first_build,
-            "reports_a_request": reports_a_request,
-            "requests_a_build": requests_a_build,
-        }
-        builds_sent = builds_each * connections
-        self._first_build += builds_sent
-        limit = WAIT_SECONDS if reports_a_request < SMALL[0] else LARGE_SECONDS
-        sent = run_client("load.py", request, seconds=limit)
-        if sent["rejected"]:
-            print(f"  {contender.name} rejected an upload: {sent['rejected'][:500]}")
-        deadline = time.perf_counter() + limit
-        while not self._is_over(finalized(contender.upstream.port), before, builds_sent, builds_sent * reports_a_build):
-            if time.perf_counter() > deadline:
-                print(f"  {contender.name} did not finalize all runs: {finalized(contender.upstream.port)}")
-                break
-            time.sleep(POLL_SECONDS)
+        sent = self._send(contender, reports_a_request, requests_a_build, builds, connections)
+        self._wait_for(contender, before, builds_sent, builds_sent * reports_a_build)
         seconds = time.perf_counter() - began - sent["prepared_seconds"]
         after = finalized(contender.upstream.port)
         reports = after["stored"] - before["stored"]
@@ -277,6 +272,41 @@ class Bench:
         figure.cpu_ms.append(sum(cpu.values()) * 1000 / reports)
         figure.by_process.append(Counter({name: value * 1000 / reports for name, value in cpu.items()}))
         figure.of_ledger.append(Counter({name: value / reports for name, value in ledger.items()}))
+
+    def _send(
+        self, contender: Contender, reports_a_request: int, requests_a_build: int, builds: int, connections: int
+    ) -> dict[str, Any]:
+        """Upload from the client's process; return what `load.py` tells of it."""
+        builds_each = -(-builds // connections)
+        request = {
+            "port": contender.server.port,
+            "token": self._token,
+            "cases": 60,
+            "connections": connections,
+            "builds": builds_each,
+            "first_build": self._first_build,
+            "reports_a_request": reports_a_request,
+            "requests_a_build": requests_a_build,
+        }
+        self._first_build += builds_each * connections
+        sent = run_client("load.py", request, seconds=limit_of(reports_a_request))
+        if sent["rejected"]:
+            print(f"  {contender.name} rejected an upload: {sent['rejected'][:500]}")
+        return sent
+
+    def _wait_for(self, contender: Contender, before: dict[str, Any], runs: int, reports: int) -> None:
+        """Wait until so many runs and reports more have arrived."""
+        deadline = time.perf_counter() + limit_of(reports // runs)
+        while not self._is_over(finalized(contender.upstream.port), before, runs, reports):
+            if time.perf_counter() > deadline:
+                print(f"  {contender.name} did not finalize all runs: {finalized(contender.upstream.port)}")
+                break
+            time.sleep(POLL_SECONDS)
+
+
+def limit_of(reports_at_once: int) -> float:
+    """Return the seconds after which a round of such uploads or builds is given up."""
+    return WAIT_SECONDS if reports_at_once < SMALL[0] else LARGE_SECONDS
 
 
 def print_figures(figures: dict[str, Figures]) -> None:
@@ -341,15 +371,23 @@ def run(args: argparse.Namespace, folder: Path) -> None:
         if not args.no_peer and not args.postgres:
             beside = [ends.enter_context(upstreams(folder, args.delay))]
             contenders.append(started(beside, *naive_bridge(folder, token, beside[0].port)))
-        bench = Bench(contenders, token)
-        if args.large:
-            heading(f"one build of 20,000 reports beside 100 of 200; median of {args.rounds} rounds")
-            bench.compare_with_large(args.rounds)
-            return
-        for reports_a_build in args.shapes:
-            builds = SHAPES[reports_a_build] // (QUICK_PART if args.quick else 1)
-            heading(f"{builds} builds of {reports_a_build}; median of {args.rounds} rounds")
-            print_figures(bench.compare(reports_a_build, builds, args.rounds))
+        measure(Bench(contenders, token), args)
+
+
+def measure(bench: Bench, args: argparse.Namespace) -> None:
+    """Print what the options ask for."""
+    if args.large:
+        heading(f"one build of 20,000 reports beside 100 of 200; median of {args.rounds} rounds")
+        bench.compare_with_large(args.rounds)
+        return
+    if args.latency:
+        heading(f"one upload of {FILES_OF_ONE} reports, upstreams that answer in {args.delay} s: until finalize")
+        bench.time_until_finalize(args.rounds)
+        return
+    for reports_a_build in args.shapes:
+        builds = SHAPES[reports_a_build] // (QUICK_PART if args.quick else 1)
+        heading(f"{builds} builds of {reports_a_build}; median of {args.rounds} rounds")
+        print_figures(bench.compare(reports_a_build, builds, args.rounds))
 
 
 def compare_telemetry(contenders: list[Contender], token: str, args: argparse.Namespace) -> None:
@@ -386,11 +424,16 @@ def main() -> None:
     parser.add_argument("--delay", type=float, default=0.0, help="seconds until an upstream answers, default 0")
     parser.add_argument("--shapes", type=int, nargs="+", default=list(SHAPES), choices=list(SHAPES))
     parser.add_argument("--large", action="store_true", help="instead: a build of 20,000 reports beside small ones")
+    parser.add_argument(
+        "--latency", action="store_true", help="instead: seconds from the answer to one upload until finalize"
+    )
     parser.add_argument("--folder", type=Path, default=FOLDER, help=f"on a disk, not in memory; default {FOLDER}")
     parser.add_argument("--quick", action="store_true", help="one small shape and one round, under a minute")
     args = parser.parse_args()
     if args.quick:
         args.shapes, args.rounds = [QUICK_SHAPE], 1
+    if args.latency:
+        args.delay = DELAY_OF_ONE
     share_cores()
     with tempfile.TemporaryDirectory(prefix="bridge-deliver-", dir=args.folder) as folder:
         for line in list(surroundings(Path(folder)))[:3]:

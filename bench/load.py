@@ -43,6 +43,7 @@ class Sent:
     accepted: int = 0
     seconds: float = 0.0
     prepared_seconds: float = 0.0  # from the start of this process until the first byte
+    answered_at: float = 0.0  # when the last response was complete, in seconds since the epoch
     response_seconds: list[float] = field(default_factory=list)
     rejected: str = ""  # the first response that was not a success
 
@@ -161,7 +162,7 @@ async def send(load: Load) -> Sent:
     for connection in connections:
         connection.send_next()
     await asyncio.gather(*(connection.done for connection in connections))
-    sent.seconds = time.perf_counter() - began
+    sent.seconds, sent.answered_at = time.perf_counter() - began, time.time()
     return sent
 
 

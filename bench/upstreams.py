@@ -2,13 +2,15 @@
 
 Every build has ended as soon as `GET /expect?reports=` of its reports are registered, one unless told otherwise: CI
 ends a build after its uploads. Lists have the builds that a run was opened for.
-`GET /finalized` returns how many runs were finalized with all their reports, and how many reports were stored.
+`GET /finalized` returns how many runs were finalized with all their reports and when the last one was, and how many
+reports were stored.
 """
 
 import asyncio
 import itertools
 import json
 import sys
+import time
 from collections import defaultdict
 from collections.abc import Mapping
 from urllib.parse import parse_qs
@@ -31,18 +33,20 @@ class Upstreams:
         self._expected = 1
         self._stored: defaultdict[int, int] = defaultdict(int)
         self._finalized: set[str] = set()
+        self._finalized_at = 0.0  # the last one's call, in seconds since the epoch
         self._calls: defaultdict[str, int] = defaultdict(int)
 
     async def answer(self, request: web.BaseRequest) -> web.StreamResponse:
         """Dispatch by path."""
         path = request.path
         if path == "/finalized":
-            counts = {"runs": len(self._finalized), "stored": sum(self._stored.values()), "calls": dict(self._calls)}
+            runs, stored = len(self._finalized), sum(self._stored.values())
+            counts = {"runs": runs, "stored": stored, "at": self._finalized_at, "calls": dict(self._calls)}
             return web.json_response(counts)
         if path == "/expect":
             self._expected = int(request.query["reports"])
             return web.Response()
-        body = await request.read()
+        body, came_at = await request.read(), time.time()
         if self._delay:
             await asyncio.sleep(self._delay)
         name = path.rpartition("/")[2]
@@ -57,6 +61,7 @@ class Upstreams:
             if build_id not in self._runs:
                 return _json({"error_message": "Test run not found for this build_id."}, 404)
             self._finalized.add(build_id)
+            self._finalized_at = came_at
             return _json({"status": "processing"})
         return self._codearts(name, path, request.query)
 

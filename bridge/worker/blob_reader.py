@@ -19,6 +19,7 @@ from bridge.store import retention
 from bridge.store.blobs.base import PIECE_BYTES, Spool
 from bridge.store.engine.base import Database
 from bridge.store.retention import BodyLocation, BodyRelease
+from bridge.worker.call_slots import CallSlots
 from bridge.worker.reconcile import BuildReconciler
 
 PIECE_SECONDS = 10.0
@@ -44,7 +45,7 @@ class BlobReader:
         self.failure: SpoolUnreadable | None = None
         self._recovery: asyncio.Task[None] | None = None
         self.open_slots = asyncio.Semaphore(MAX_OPEN)
-        self.check_slots = asyncio.Semaphore(MAX_CHECKS)
+        self.check_slots = CallSlots(MAX_CHECKS)
 
     async def open(
         self, location: BodyLocation, *, leaves: bool = False

@@ -1,7 +1,5 @@
 """Fetch a build's record and state from CodeArts, within the rates that all gateways share."""
 
-import asyncio
-
 from bridge.client.codearts import CodeArts
 from bridge.domain.build import Build
 from bridge.domain.circuit_breaker import CODEARTS
@@ -11,6 +9,7 @@ from bridge.domain.lifecycle.breaker_signals import of_codearts
 from bridge.domain.lifecycle.build_record import RecordQuestion
 from bridge.domain.outcomes import CredentialsRejected, NotSent
 from bridge.domain.request_rate import Api
+from bridge.worker.call_slots import CallSlots
 from bridge.worker.reconcile import BuildReconciler
 from bridge.worker.request_rates import RequestRates
 
@@ -28,7 +27,7 @@ class BuildStatusFetcher:
         self._codearts = codearts
         self._rates = rates
         self._details_refused_until = EPOCH
-        self._record_calls, self._poll_calls = asyncio.Semaphore(MAX_CALLS), asyncio.Semaphore(MAX_CALLS)
+        self._record_calls, self._poll_calls = CallSlots(MAX_CALLS), CallSlots(MAX_CALLS)
 
     async def fetch_record(self, reconciler: BuildReconciler) -> None:
         """Fetch record-info (branch, commit, repository), or what it lacked if it was fetched before."""
@@ -41,12 +40,13 @@ class BuildStatusFetcher:
         if (turn_at := await self._rates.admit(api)) is not None:
             reconciler.defer_changes(*build_end.defer_record(turn_at))
             return
-        if self._record_calls.locked():  # counts as an attempt, so that reports wait no longer than for one that fails
-            outcome: build_record.RecordAnswer = BUSY
-        else:
-            async with self._record_calls:
-                sent_at = reconciler.now()
+        # Without a slot it counts as an attempt, so that reports wait no longer than for one that fails.
+        outcome: build_record.RecordAnswer = BUSY
+        async with self._record_calls.slot() as has_slot:
+            sent_at = reconciler.now()
+            if has_slot:
                 outcome = await self._ask_record(self._codearts, build, question, sent_at)
+        if has_slot:
             await self._rates.record(api, outcome, sent_at)
             await reconciler.report_upstream_health(of_codearts(outcome))
             if isinstance(outcome, CredentialsRejected) and reconciler.is_left_to_others(CODEARTS):
@@ -82,10 +82,10 @@ class BuildStatusFetcher:
         if (turn_at := await self._rates.admit(Api.BUILD_INFO)) is not None:
             reconciler.defer_changes(*build_end.defer_poll(turn_at))
             return
-        if self._poll_calls.locked():
-            reconciler.defer_changes(*build_end.defer_poll(after(reconciler.now(), BUSY_US)))
-            return
-        async with self._poll_calls:
+        async with self._poll_calls.slot() as has_slot:
+            if not has_slot:
+                reconciler.defer_changes(*build_end.defer_poll(after(reconciler.now(), BUSY_US)))
+                return
             requested_at = reconciler.now()
             outcome = await self._codearts.build_info(build.job_id, build.number)
         await self._rates.record(Api.BUILD_INFO, outcome, requested_at)

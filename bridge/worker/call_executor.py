@@ -40,6 +40,7 @@ from bridge.telemetry.metrics import Metrics
 from bridge.worker.background_tasks import BackgroundTasks
 from bridge.worker.blob_reader import BlobReader, pieces_of, release_bodies, release_bodies_at_end
 from bridge.worker.build_status import BuildStatusFetcher
+from bridge.worker.call_slots import CallSlots
 from bridge.worker.code_check import CodeCheckFetcher
 from bridge.worker.mirror_upload import MirrorUploader
 from bridge.worker.reconcile import BuildReconciler, UpstreamClients
@@ -125,17 +126,17 @@ class ArchiveCopier:
         self._archive = archive
         self._spool = spool
         self._metrics = metrics
-        self._slots = asyncio.Semaphore(MAX_COPIES)
+        self._slots = CallSlots(MAX_COPIES)
 
     async def copy(self, reconciler: BuildReconciler, delivery_id: int) -> None:
         """Copy the report of this delivery and record the outcome."""
         delivery, archive = reconciler.build.deliveries[delivery_id], self._archive
         if archive is None:
             return
-        if self._slots.locked():
-            await reconciler.write_changes(*defer_copy(delivery, after(reconciler.now(), BUSY_US)))
-            return
-        async with self._slots:
+        async with self._slots.slot() as has_slot:
+            if not has_slot:
+                await reconciler.write_changes(*defer_copy(delivery, after(reconciler.now(), BUSY_US)))
+                return
             start = reconciler.start_call()
             outcome = await self._copy(reconciler, archive, delivery.report_id)
         now, policy = reconciler.now(), reconciler.config.policy

@@ -229,10 +229,10 @@ class ReportUploader:
         location = await self._locations.find(reconciler.config.database, report.id)
         if location.blob is None:  # in a row, or gone; the PUT handles both
             return True
-        if self._reader.check_slots.locked():
-            await reconciler.write_changes(set_delivery(delivery, due_at=after(reconciler.now(), BUSY_US)))
-            return False
-        async with self._reader.check_slots:
+        async with self._reader.check_slots.slot() as has_slot:
+            if not has_slot:
+                await reconciler.write_changes(set_delivery(delivery, due_at=after(reconciler.now(), BUSY_US)))
+                return False
             checked = await self._reader.check(location, report, leaves=reconciler.config.own_faults.shared)
         outcome = tolerate_recent_damage(delivery, checked, reconciler.now())
         match outcome:
