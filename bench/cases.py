@@ -9,6 +9,7 @@ import statistics
 import time
 import zlib
 from collections.abc import Callable
+from functools import partial
 from typing import Final
 
 from bridge.domain.junit.case_digest import CaseRecorder, read_digest
@@ -77,11 +78,11 @@ def main() -> None:
         cases = names(count, random.Random(1))
         data, repeats = report(cases), max(1, 20_000 // count)
         digest = recorded(cases)
-        whole = cpu_us(lambda data=data: validate_bytes(data), max(1, repeats // 4))
+        whole = cpu_us(partial(validate_bytes, data), max(1, repeats // 4))
         row = (
-            f"{count:6} {len(data):8} | {len(digest):7} {cpu_us(lambda cases=cases: recorded(cases), repeats):9.0f} "
-            f"{cpu_us(lambda digest=digest: read_digest(digest), repeats):8.0f} | {len(hashed(cases)):7} "
-            f"{cpu_us(lambda cases=cases: hashed(cases), repeats):8.0f} | {whole:8.0f}"
+            f"{count:6} {len(data):8} | {len(digest):7} {cpu_us(partial(recorded, cases), repeats):9.0f} "
+            f"{cpu_us(partial(read_digest, digest), repeats):8.0f} | {len(hashed(cases)):7} "
+            f"{cpu_us(partial(hashed, cases), repeats):8.0f} | {whole:8.0f}"
         )
         print(row, flush=True)
 

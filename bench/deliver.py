@@ -242,7 +242,7 @@ class Bench:
     @staticmethod
     def _is_over(now: dict[str, Any], before: dict[str, Any], runs: int, reports: int) -> bool:
         """Return whether all arrived: the run of a build of many uploads may be finalized before its last report."""
-        return now["runs"] - before["runs"] >= runs and now["stored"] - before["stored"] >= reports
+        return bool(now["runs"] - before["runs"] >= runs and now["stored"] - before["stored"] >= reports)
 
     def _round(
         self,

@@ -6,12 +6,12 @@ fake clock; CodeArts is simulated with its limits. Always exits with 0. README.m
 
 import argparse
 import math
-import sys
 import tracemalloc
 from array import array
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from functools import partial
 from heapq import heappop, heappush
 from itertools import count
 from pathlib import Path
@@ -148,11 +148,11 @@ class Adaptive:
 
     def run(self) -> int:
         for build in self.world.builds:
-            self.events.at(build.accepted, lambda now, build=build: self._accept(build, now))
+            self.events.at(build.accepted, partial(self._accept, build))
             for at in build.reports[1:]:
-                self.events.at(at, lambda now, build=build: self._report(build, now))
+                self.events.at(at, partial(self._report, build))
             if build.hooked:
-                self.events.at(build.ended, lambda now, build=build: self._hook(build, now))
+                self.events.at(build.ended, partial(self._hook, build))
         return self.events.run(lambda: self.left == 0)
 
     @property
@@ -210,7 +210,7 @@ class Adaptive:
             if not self.pending[api] and self.book.choose(api, Instant(now)) is not None:
                 self.pending[api] += 1
                 self.rates[api], (slot,) = take_slots(self.rates[api], Instant(now), 1)
-                self.events.at(slot, lambda at, api=api: self._ask(api, at))
+                self.events.at(slot, partial(self._ask, api))
         if not now < self.turn_at <= now + TURN:
             self.turn_at = now + max(1, min(TURN, (self.book.next_worth_at() or now + TURN) - now))
             self.events.at(self.turn_at, self._turn)
@@ -281,9 +281,12 @@ class Fixed:
 
     def run(self) -> int:
         for build in self.world.builds:
-            self.events.at(build.accepted + 10 * SECOND, lambda now, build=build: self._poll(build, now))
-            self.events.at(build.accepted, lambda now: self.world.takes("record_info", now) and None)
+            self.events.at(build.accepted + 10 * SECOND, partial(self._poll, build))
+            self.events.at(build.accepted, self._describe)
         return self.events.run(lambda: self.left == 0)
+
+    def _describe(self, now: int) -> None:
+        self.world.takes("record_info", now)
 
     def _poll(self, build: SimulatedBuild, now: int) -> None:
         if self.world.takes("build_info", now) and build.ended <= now:
@@ -305,10 +308,10 @@ class Before:
 
     def run(self) -> int:
         for build in self.world.builds:
-            self.events.at(build.accepted, lambda now, build=build: self._describe(build, now, 0))
+            self.events.at(build.accepted, partial(self._describe, build, attempts=0))
             self._due(build, build.accepted + INITIAL, 0)
             if build.hooked:
-                self.events.at(build.ended, lambda now, build=build: self._due(build, now, 0))
+                self.events.at(build.ended, partial(self._due, build, polls=0))
         return self.events.run(lambda: self.left == 0)
 
     def _slot(self, now: int) -> int:
@@ -526,4 +529,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

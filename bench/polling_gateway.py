@@ -16,8 +16,7 @@ from statistics import median
 from typing import NamedTuple
 
 import aiohttp
-from contenders import ROOT
-from deliver import checkout
+from contenders import ROOT, checkout
 from intake import FOLDER, heading
 from processes import ServerProcess, free_port
 from surroundings import surroundings

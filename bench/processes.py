@@ -100,7 +100,8 @@ class ServerProcess:
         for pid in self.pids():
             with suppress(OSError):
                 fields = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()
-                used[self._name_of(pid)] += sum(map(int, fields[11:13])) / _TICKS_A_SECOND
+                seconds = sum(map(int, fields[11:13])) / _TICKS_A_SECOND
+                used[self._name_of(pid)] += seconds  # type: ignore[assignment]  # typed for whole numbers only
         return used
 
     def _name_of(self, pid: int) -> str:

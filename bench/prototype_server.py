@@ -10,7 +10,7 @@ from typing import Any
 
 from aiohttp import web
 from lxml import etree
-from multipart import MultipartSegment, PushMultipartParser
+from multipart import MultipartSegment, PushMultipartParser  # type: ignore[import-untyped]  # the package has no type marker
 
 GROUP = 64  # reports a commit
 TABLE = """CREATE TABLE reports (id INTEGER PRIMARY KEY, job_id TEXT, build_no INTEGER, node_id TEXT, name TEXT,
@@ -59,7 +59,8 @@ def _resolve(group: "list[asyncio.Future[None]]") -> None:
 
 async def _files(request: web.Request) -> list[tuple[str, bytes]]:
     files: list[tuple[str, bytes]] = []
-    name, pieces = "", []
+    name = ""
+    pieces: list[bytes] = []
     with PushMultipartParser(request.headers["Content-Type"].split("boundary=")[1]) as parser:
         while not parser.closed:
             for event in parser.parse(await request.content.readany()):

@@ -8,7 +8,7 @@ import asyncio
 import sys
 import tempfile
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field, replace
 from itertools import count
@@ -36,7 +36,14 @@ from bridge.store.ledger import open_ledger
 from bridge.store.queries import BuildsQuery, counts, find_build, find_why, list_builds, one_build
 from bridge.store.rejections import RejectionsQuery, list_rejections
 from bridge.store.request_rates import RateUse, use_rates
-from bridge.store.retention import delete_old_rejections, known_blobs, routes_in_use, unlink_dead, unlink_delivered
+from bridge.store.retention import (
+    DeliveredBodies,
+    delete_old_rejections,
+    known_blobs,
+    routes_in_use,
+    unlink_dead,
+    unlink_delivered,
+)
 from bridge.store.uploads import accept
 from bridge.telemetry.logs import set_up
 
@@ -46,6 +53,7 @@ WARM_UP_ROUNDS = 5  # for plans and pages
 LIMIT = 1.3
 SLOT = RateUse(account="bench", api=Api.BUILD_INFO, highest=60_000.0, takes=1)
 LEASE_US = 60_000_000
+DELIVERED = DeliveredBodies(before=0, replacements=True)
 ENGINES = ["sqlite", "postgresql"]
 ROUTES = ("", "shop", "pay", "docs")
 
@@ -131,7 +139,7 @@ OPERATIONS: dict[str, Callable[[Ledger], Awaitable[object]]] = {
     "counts of the metrics": lambda ledger: ledger.database.read(counts),
     "routes in use": lambda ledger: ledger.database.read(routes_in_use),
     "cleanup: dead": lambda ledger: ledger.database.write(unlink_dead, 0),
-    "cleanup: delivered": lambda ledger: ledger.database.transact(unlink_delivered),
+    "cleanup: delivered": lambda ledger: ledger.database.write(unlink_delivered, DELIVERED),
     "cleanup: rejections": lambda ledger: ledger.database.write(delete_old_rejections, 0),
     "cleanup: blobs": lambda ledger: ledger.database.read(known_blobs, ["2026/01/01/00/a"]),
 }
@@ -166,7 +174,7 @@ async def _settle(database: Database) -> None:
             await connection.execute(text("VACUUM ANALYZE"))
             await connection.execute(text("CHECKPOINT"))
     elif isinstance(database, SqliteDatabase):
-        database.writing.raw_connection().execute("PRAGMA wal_checkpoint(TRUNCATE)")  # type: ignore[attr-defined]
+        database.writing.raw_connection().execute("PRAGMA wal_checkpoint(TRUNCATE)")
 
 
 async def _measure(ledgers: list[Ledger], name: str, rounds: int) -> None:
@@ -198,7 +206,8 @@ class Explained:
 
     async def write(self, batch: LedgerFunction[Item, Result], item: Item, size: int = 0) -> Result:
         del size
-        return (await self.read(batch, self.now(), [item]))[0]
+        results: Sequence[Result] = await self.read(batch, self.now(), [item])
+        return results[0]
 
     async def read(self, query: Callable[..., Any], *arguments: object) -> Any:
         def work(connection: Connection) -> Any:

@@ -134,9 +134,11 @@ def print_figures(figures: dict[str, Figures]) -> None:
     for name, figure in figures.items():
         if name != NOW:
             ready = median(a / b for a, b in zip(ours.ready_seconds, figure.ready_seconds, strict=True))
-            cpu = [sum(a.values()) / sum(b.values()) for a, b in zip(ours.cpu, figure.cpu, strict=True)]
-            memory = [sum(a.values()) / sum(b.values()) for a, b in zip(ours.memory, figure.memory, strict=True)]
-            print(f"{NOW} to {name}: ready {ready:.2f}, CPU {median(cpu):.2f}, memory {median(memory):.2f}")
+            cpu_ratio = median(sum(a.values()) / sum(b.values()) for a, b in zip(ours.cpu, figure.cpu, strict=True))
+            memory_ratio = median(
+                sum(a.values()) / sum(b.values()) for a, b in zip(ours.memory, figure.memory, strict=True)
+            )
+            print(f"{NOW} to {name}: ready {ready:.2f}, CPU {cpu_ratio:.2f}, memory {memory_ratio:.2f}")
 
 
 def _medians(figures: list[Counter[str]], unit: float, form: str) -> str:
