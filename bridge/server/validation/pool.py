@@ -17,15 +17,16 @@ from typing import Any, Final, Self, cast
 import bridge
 from bridge.domain.junit.result import Invalid, ValidationResult
 from bridge.errors import Unavailable
-from bridge.server.validation.child_main import CPU_SECONDS
 from bridge.server.validation.messages import (
+    CPU_SECONDS,
     BatchRequest,
     FileRequest,
+    TransformOptions,
+    TransformResult,
     ValidationRequest,
     ValidationResponse,
     read_response,
 )
-from bridge.server.validation.transform import TransformOptions, TransformResult
 from bridge.server.validation.turns import Party, Turn, TurnQueue
 from bridge.values import dataclass
 
