@@ -2,6 +2,7 @@
 
 import asyncio
 import threading
+from typing import ClassVar
 
 import pytest
 from aiohttp import web
@@ -12,7 +13,7 @@ from bridge.server.admin.console.routes import Console
 class Pages:
     """Pages that answer with a text; `made` are the threads in which they were made."""
 
-    made: list[threading.Thread] = []
+    made: ClassVar[list[threading.Thread]] = []
     closed = 0
 
     def __init__(self):
