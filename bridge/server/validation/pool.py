@@ -438,11 +438,11 @@ class _ChildProcess:
 
 async def _require_processes() -> None:
     """Raise Unavailable unless this program can be started as another process; `-V` ends it within milliseconds."""
+    pipe, null = asyncio.subprocess.PIPE, asyncio.subprocess.DEVNULL
     try:
-        process = await asyncio.create_subprocess_exec(
-            sys.executable, "-V", stdin=asyncio.subprocess.DEVNULL, stdout=asyncio.subprocess.DEVNULL, env={}
-        )
+        process = await asyncio.create_subprocess_exec(sys.executable, "-V", stdin=null, stdout=pipe, env={})
     except OSError as error:
         raise Unavailable(_NOT_STARTED.format(error=error)) from error
-    if return_code := await process.wait():
-        raise Unavailable(_NOT_STARTED.format(error=return_code))
+    version, _ = await process.communicate()
+    if not version:  # its return code is not known if SIGCHLD is ignored
+        raise Unavailable(_NOT_STARTED.format(error=f"python -V failed with {process.returncode}"))

@@ -319,6 +319,24 @@ async def test_a_pool_does_not_open_where_no_process_can_be_started(program: str
         await ValidationPool().__aenter__()
 
 
+IGNORING = """
+import asyncio, signal
+from bridge.server.validation.pool import ValidationPool
+
+async def open_pool():
+    async with ValidationPool():
+        print("open")
+
+signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+asyncio.run(open_pool())
+"""
+
+
+def test_a_pool_opens_where_the_system_does_not_report_how_processes_end():
+    ended = subprocess.run([sys.executable, "-c", IGNORING], capture_output=True, check=False)
+    assert ended.stdout == b"open\n", ended.stderr.decode()
+
+
 async def test_a_start_that_fails_is_a_fault_until_one_succeeds(pool: ValidationPool, monkeypatch: pytest.MonkeyPatch):
     assert await pool.fault() is None
     monkeypatch.setattr(sys, "executable", NOWHERE)
