@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 __all__ = ["dataclass"]
 
+Method = Callable[..., Any]
+
 
 def _decorator(*, frozen: bool = False, kw_only: bool = False, slots: bool = False, eq: bool = True) -> Any:
     def decorate(cls: type) -> type:
@@ -43,14 +45,14 @@ def _generated_later(cls: type, *names: str, **options: Any) -> dict[str, Any]:
         model = dataclasses.make_dataclass(
             cls.__name__,
             [(field.name, Any, _copy(field)) for field in dataclasses.fields(cls)],
-            namespace={"__qualname__": cls.__qualname__},  # for messages
+            namespace={"__qualname__": cls.__qualname__, "__doc__": cls.__doc__},  # for messages; and as above
             **{"init": False, "repr": False, "eq": False} | options,
         )
         for name, method in replaced.items():
             if cls.__dict__[name] is method:
                 setattr(cls, name, model.__dict__[name])
 
-    def postponed(name: str) -> Callable[..., Any]:
+    def postponed(name: str) -> Method:
         def method(self: object, /, *arguments: object, **values: object) -> Any:
             generate()
             return cls.__dict__[name](self, *arguments, **values)

@@ -133,7 +133,7 @@ class Gateway:
         return self
 
     async def _open_resources(self, settings: Settings, stack: AsyncExitStack) -> Resources:
-        validation = await stack.enter_async_context(ValidationPool())  # forks before the ledger is open
+        validation = await stack.enter_async_context(ValidationPool())
         ledger = open_ledger(settings.store.url, self.clock, self.metrics.observe_commit, spare=self._spare)
         self.database = await stack.enter_async_context(ledger)
         clock_check = LedgerClockCheck(self.database, self.clock)
@@ -150,7 +150,11 @@ class Gateway:
         spool = await stack.enter_async_context(open_spool(settings, context))
         archive = await stack.enter_async_context(open_archive(settings, context))
         self.readiness = Readiness(
-            database=self.database, spool=spool, min_free=settings.store.min_free_space, clock=self.clock
+            database=self.database,
+            spool=spool,
+            min_free=settings.store.min_free_space,
+            clock=self.clock,
+            validation_fault=validation.fault,
         )
         return Resources(
             clock=self.clock,

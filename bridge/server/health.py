@@ -2,7 +2,7 @@
 
 import asyncio
 import os
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
 
 import structlog
@@ -97,15 +97,30 @@ def _free_bytes(path: Path) -> int | None:
     return space.f_bavail * space.f_frsize
 
 
+async def no_fault() -> str | None:
+    """Return None."""
+    return None
+
+
 class Readiness:
     """Whether uploads can be accepted: `require_ready` for each upload, `reasons` for health checks.
 
-    `min_free` bytes must stay free in the spool's folder, and in the ledger's if it is a file.
+    `min_free` bytes must stay free in the spool's folder, and in the ledger's if it is a file. `validation_fault`
+    returns why files cannot be validated, None if they can.
     """
 
-    def __init__(self, *, database: Database, spool: Spool, min_free: int, clock: Clock) -> None:
+    def __init__(
+        self,
+        *,
+        database: Database,
+        spool: Spool,
+        min_free: int,
+        clock: Clock,
+        validation_fault: Callable[[], Awaitable[str | None]] = no_fault,
+    ) -> None:
         self._database = database
         self._spool = spool
+        self._validation_fault = validation_fault
         folders = {"spool": spool.folder}
         if database.folder is not None:
             folders["ledger"] = database.folder
@@ -143,7 +158,7 @@ class Readiness:
         if self._draining:
             reasons.append("The gateway is stopping. Send uploads to the one that replaces it.")
         reasons += self.space.shortages()
-        faults = (await self._spool.fault(), await self._check_ledger())
+        faults = (await self._spool.fault(), await self._check_ledger(), await self._validation_fault())
         reasons += [fault for fault in faults if fault]
         self._log_change(reasons)
         return reasons

@@ -20,6 +20,10 @@ UNUSED = (
     "pygments",
     "re2",
     "opentelemetry",
+    "lxml",
+    "bridge.domain.junit.validator",
+    "bridge.server.admin.console.pages",
+    "bridge.server.validation.transform",
 )
 SETTINGS = """
 [server]

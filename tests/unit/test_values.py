@@ -105,3 +105,12 @@ def test_a_class_that_is_not_used_has_no_generated_code():
     unused = point_of(values.dataclass, frozen=True, kw_only=True, slots=True)
 
     assert unused.__init__.__code__.co_filename == values.__file__
+
+
+def test_methods_are_generated_without_the_signature_which_takes_long(monkeypatch):
+    point = point_of(values.dataclass, frozen=True)
+    asked = []
+    monkeypatch.setattr(inspect, "signature", asked.append)
+    assert point(1) == point(1)
+    assert repr(point(1)).endswith("Point(x=1, y=2, seen=[])")
+    assert asked == []

@@ -231,6 +231,11 @@ def _known(name: str) -> str:
     return "" if found.name in NOT_CHARSETS or found.name in {"mbcs", "oem"} else found.name
 
 
+def is_utf_8(encoding: str) -> bool:
+    """Return whether a text in this encoding can be read as UTF-8."""
+    return codec_of(encoding) in {UTF_8, "ascii"}
+
+
 EVERY_ASCII: Final = bytes(range(128)) + b"\x1b$B!!\x1b(B"  # and a shift sequence of ISO-2022
 
 

@@ -31,11 +31,11 @@ from bridge.domain.junit.encoding import (
 )
 from bridge.domain.junit.encoding_guess import Utf8Survey, wrong_encoding
 from bridge.domain.junit.foreign_formats import foreign_bytes
+from bridge.domain.junit.libxml2_errors import BAD_BYTES, NO_MEMORY, UNKNOWN_ENCODING, code_of, message_of
 from bridge.domain.junit.result import Invalid, InvalidReport, TestCounts, Valid, ValidationResult
 from bridge.domain.junit.tally import ReportTally
 from bridge.domain.junit.text_before import find_report
 from bridge.domain.junit.wellformed import Source, SyntaxFault, Text, Truncated, find_fault, text_of
-from bridge.domain.junit.xml_errors import code_of, message_of
 
 __all__ = [
     "WHOLE_SIZE",
@@ -403,11 +403,11 @@ class _Body:
         line, column = error.position
         code = code_of(error)
         line += self._first_line
-        if code == xml_errors.NO_MEMORY:
+        if code == NO_MEMORY:
             return xml_errors.TOO_MUCH_MEMORY
-        if code in xml_errors.UNKNOWN_ENCODING:  # libxml2 may be built without iconv
+        if code in UNKNOWN_ENCODING:  # libxml2 may be built without iconv
             return unknown_encoding(self.encoding.name)
-        if code == xml_errors.BAD_BYTES:
+        if code == BAD_BYTES:
             return self._reject_bytes(line, column)
         message = message_of(error)
         self.syntax = _Syntax(

@@ -1,13 +1,11 @@
-"""Turns libxml2's errors into an `Invalid` with a message that names one fault and its remedy."""
+"""The faults of a file that is not well-formed, each as an `Invalid` with a message that names it and its remedy."""
 
 from typing import Final
-
-from lxml import etree
 
 from bridge.domain.junit.result import Invalid
 
 TRUNCATED: Final = "truncated"  # reason of a document that ends too early
-MAX_SHOWN_MESSAGE: Final = 200  # characters of libxml2's message, which quotes names from the file
+REPAIRABLE_CODES: Final = frozenset({"encoding", "not_xml", TRUNCATED})  # reasons of what a repair may make valid
 AS_WRITTEN: Final = "Upload the file as the test runner wrote it."
 ESCAPE_AMPERSAND: Final = "The test runner must write it as &amp;."
 ESCAPE_ENTITY: Final = 'The test runner must write the character itself, or the "&" as &amp;.'
@@ -21,14 +19,6 @@ WRITE_XML_1_0: Final = "The test runner must write XML 1.0, without control char
 ESCAPE_LESS_THAN: Final = "The test runner must write it as &lt;."
 KEEP_CONTROLS_OUT: Final = "Keep control characters, such as color codes, out of what the tests print into it."
 ONE_BY_ONE: Final = "Upload each report as a file of its own, with nothing after it."
-
-NO_MEMORY: Final = etree.ErrorTypes.ERR_NO_MEMORY
-BAD_BYTES: Final = etree.ErrorTypes.ERR_INVALID_ENCODING
-UNKNOWN_ENCODING: Final = frozenset({etree.ErrorTypes.ERR_UNKNOWN_ENCODING, etree.ErrorTypes.ERR_UNSUPPORTED_ENCODING})
-
-OWN_MESSAGES: Final = {
-    etree.ErrorTypes.ERR_CDATA_NOT_FINISHED: "CDATA section not finished"
-}  # some versions of libxml2 have no text for it
 
 EMPTY: Final = Invalid(
     reason="empty",
@@ -52,18 +42,6 @@ TOO_MUCH_MEMORY: Final = Invalid(
     found="reading it takes more memory than allowed for a report.",
     remedy="Split the report, or write less output into it.",
 )
-
-
-def code_of(error: etree.XMLSyntaxError) -> int:
-    """Return libxml2's error number."""
-    return int(error.code)  # type: ignore[attr-defined]  # missing in the stubs
-
-
-def message_of(error: etree.XMLSyntaxError) -> str:
-    """Return libxml2's message without the position: one printable line of limited length."""
-    message = OWN_MESSAGES.get(code_of(error)) or str(error.msg).rsplit(", line ", 1)[0]
-    flat = "".join(character if character.isprintable() else " " for character in message)
-    return " ".join(flat.split())[:MAX_SHOWN_MESSAGE]
 
 
 def extra_content(excerpt: str, *, line: int, column: int) -> Invalid:

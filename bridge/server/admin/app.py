@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from difflib import get_close_matches
 from ipaddress import ip_address
-from typing import Protocol, TypedDict
+from typing import TYPE_CHECKING, Protocol, TypedDict
 from urllib.parse import quote
 
 from aiohttp import web
@@ -31,7 +31,7 @@ from bridge.server.admin.access import (
 )
 from bridge.server.admin.actions import ActionsApi, OperatorActions
 from bridge.server.admin.builds import BuildsApi
-from bridge.server.admin.console.pages import ConsolePages
+from bridge.server.admin.console.routes import Console
 from bridge.server.admin.events import EventsApi
 from bridge.server.admin.identification import Identification
 from bridge.server.admin.job_tests import TestHistory, TestsApi
@@ -52,6 +52,9 @@ from bridge.store.engine.base import Database
 from bridge.store.notices import failing_targets
 from bridge.store.queries import count_mismatches, counts
 from bridge.telemetry.metrics import CONTENT_TYPE, Metrics
+
+if TYPE_CHECKING:
+    from bridge.server.admin.console.pages import ConsolePages
 
 OPEN_PATHS = frozenset({"/livez", "/readyz"})
 """Health checks come from anywhere, under any host name, and carry no token."""
@@ -100,23 +103,29 @@ def admin_app(  # noqa: PLR0913 -- everything that it shows
     )
     identification = Identification(database=database, access=lambda: config().access, clock=clock)
     tests = TestHistory(database)
-    pages = ConsolePages(
-        actions=actions,
-        identification=identification,
-        tests=tests,
-        resender=lambda: config().resender,
-        codearts=lambda: config().codearts,
-        database=database,
-        spool=spool,
-        archive=archive,
-        access=lambda: config().access,
-        routes=lambda: config().routes,
-        reasons=readiness.reasons,
-        free_bytes=readiness.spool_free_bytes,
-        clock_verdict=clock_verdict,
-    )
+
+    def new_pages() -> "ConsolePages":
+        from bridge.server.admin.console.pages import ConsolePages  # noqa: PLC0415 -- 30 ms and 6 MB
+
+        return ConsolePages(
+            actions=actions,
+            identification=identification,
+            tests=tests,
+            resender=lambda: config().resender,
+            codearts=lambda: config().codearts,
+            database=database,
+            spool=spool,
+            archive=archive,
+            access=lambda: config().access,
+            routes=lambda: config().routes,
+            reasons=readiness.reasons,
+            free_bytes=readiness.spool_free_bytes,
+            clock_verdict=clock_verdict,
+        )
+
+    console = Console(new_pages)
     guard = admin_guard(lambda: config().access, host, identification)
-    app = web.Application(middlewares=[_error_pages(pages), handle_errors, guard])
+    app = web.Application(middlewares=[_error_pages(console), handle_errors, guard])
     app.on_response_prepare.append(_protect_answer)
     health = _Health(
         database, readiness, metrics, tasks, certificate, clock, clock_verdict, own_breakers, rates, config
@@ -131,7 +140,7 @@ def admin_app(  # noqa: PLR0913 -- everything that it shows
     RejectionsApi(database=database, resender=lambda: config().resender).add_routes(app)
     ReportsApi(database=database, archive=archive).add_routes(app)
     EventsApi(database=database, identification=identification, stopping=lambda: readiness.draining).add_routes(app)
-    pages.add_routes(app)
+    console.add_routes(app)
     RestoreApi(database=database, max_finalize_delay_us=lambda: config().max_finalize_delay_us).add_routes(app)
     return app
 
@@ -187,7 +196,7 @@ async def _authorize(request: web.Request, rules: AdminAccess, identification: I
     return person
 
 
-def _error_pages(pages: ConsolePages) -> Middleware:
+def _error_pages(console: Console) -> Middleware:
     """Return the middleware that shows errors of the console's pages as pages, and asks a browser to sign in."""
 
     @web.middleware
@@ -201,7 +210,7 @@ def _error_pages(pages: ConsolePages) -> Middleware:
             location = f"/sign-in?next={quote(request.path_qs, safe='')}"
             return web.Response(status=303, headers={"Location": location, "Cache-Control": "no-store"})
         message = json.loads(response.text or "{}").get("error_msg", "")
-        return pages.error(request, response.status, message)
+        return await console.error(request, response.status, message)
 
     return show
 

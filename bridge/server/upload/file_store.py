@@ -1,5 +1,6 @@
 """Buffer, validate, transform and store each file of an upload; store rejected files in the quarantine."""
 
+import asyncio
 import hashlib
 from collections.abc import AsyncGenerator, Callable
 from contextlib import suppress
@@ -10,19 +11,15 @@ from typing import Final
 from bridge.domain.build import BuildNo
 from bridge.domain.instants import Duration
 from bridge.domain.intake import MAX_REJECTIONS, NewRejection, NewReport, QuarantinedFile
+from bridge.domain.junit.encoding import WRITE_ENCODING
+from bridge.domain.junit.encoding_guess import WRITE_VALID_UTF_8
 from bridge.domain.junit.result import Invalid, ValidationResult
+from bridge.domain.junit.xml_errors import CUT_BEFORE, KEEP_CONTROLS_OUT, OF_AMPERSANDS, WRITE_WHOLE, WRITE_XML_1_0
 from bridge.domain.routing import Route
 from bridge.domain.text_format import escape_for_display
 from bridge.errors import BadReport, NoRoute, TooLarge, Unavailable
+from bridge.server.validation.messages import TOO_LARGE, FileDigest, TransformOptions, TransformResult
 from bridge.server.validation.pool import ValidationPool
-from bridge.server.validation.transform import (
-    TOO_LARGE,
-    FileDigest,
-    TransformOptions,
-    TransformResult,
-    remedy,
-    transform,
-)
 from bridge.server.validation.turns import Party
 from bridge.store.blobs.base import BlobWriter, Spool
 from bridge.store.blobs.metadata import BlobMetadata
@@ -161,10 +158,35 @@ ROWS_BYTES = 1024 * 1024
 """In rows for one request; the rest goes to the spool, so that one upload cannot fill a group commit."""
 
 TRANSFORM_INLINE_BYTES = 32 * 1024
-"""The largest report that is transformed on the event loop, because repair reads it up to six times."""
+"""The largest report that is transformed in the gateway's process, because repair reads it up to six times."""
 
 MAX_QUARANTINED_FILE_BYTES: Final = MAX_QUARANTINED_BYTES // 4
 """Of one file, so that it cannot replace all others of its route. Larger than any report that is allowed by default."""
+
+REPAIRABLE: Final = {
+    WRITE_ENCODING,
+    WRITE_VALID_UTF_8,
+    KEEP_CONTROLS_OUT,
+    WRITE_WHOLE,
+    WRITE_XML_1_0,
+    CUT_BEFORE,
+} | OF_AMPERSANDS
+"""Remedies that a route can do instead of the test runner."""
+
+
+def remedy(invalid: Invalid, route: Route) -> str:
+    """Return the remedy for a rejected file; mention the `repair` setting of the route if it may help."""
+    if invalid.remedy not in REPAIRABLE or route.repair:
+        return invalid.remedy
+    return f"{invalid.remedy.removesuffix('.')}, or set repair = true on route {route.name}."
+
+
+def _transform(
+    result: ValidationResult, options: TransformOptions, body: bytes, out: BytesIO
+) -> TransformResult | Invalid:
+    from bridge.server.validation.transform import transform  # noqa: PLC0415 -- with lxml 4 MB; few routes need it
+
+    return transform(result, options, lambda: iter((body,)), out)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -330,7 +352,7 @@ class UploadFileStore:
                 await file.buffer.move_to_spool()
                 return await self._store_spooled(file)
             out = BytesIO()
-            transformed = transform(result, self._options, lambda: iter((body,)), out)
+            transformed = await asyncio.to_thread(_transform, result, self._options, body, out)
             if isinstance(transformed, Invalid):
                 return transformed
             body = out.getvalue() if transformed.written else body

@@ -22,7 +22,7 @@ from bridge.server.compression.decompress import DecompressionPipeline, MemorySh
 from bridge.server.compression.transfer_encoding import TransferDecoder, transfer_decoder
 from bridge.server.upload.file_store import FileBuffer, ReceivedFile, UploadFileStore, UploadLimits
 from bridge.server.upload.multipart_form import FileStart
-from bridge.server.validation.transform import FileDigest
+from bridge.server.validation.messages import FileDigest
 
 
 class FileReceiver:

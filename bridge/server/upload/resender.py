@@ -24,8 +24,8 @@ from bridge.server.upload.commit import (
 from bridge.server.upload.file_store import Quarantine, ReserveSpace, UploadFileStore, UploadLimits, UploadSource
 from bridge.server.upload.multipart_form import FileStart
 from bridge.server.upload.receiver import FileReceiver
+from bridge.server.validation.messages import FileDigest
 from bridge.server.validation.pool import ValidationPool
-from bridge.server.validation.transform import FileDigest
 from bridge.store.blobs.base import Spool
 from bridge.store.engine.base import Database
 from bridge.store.rejections import QuarantinedBody, find_quarantined, mark_sent

@@ -16,13 +16,15 @@ from typing import Final, TypeVar
 from bridge.domain.junit.validator import Invalid, Valid, ValidationResult, validate_bytes, validate_source
 from bridge.domain.junit.xml_errors import TOO_MUCH_MEMORY
 from bridge.server.validation.messages import (
+    CPU_SECONDS,
     BatchRequest,
     FileRequest,
+    TransformResult,
     ValidationRequest,
     ValidationResponse,
     read_request,
 )
-from bridge.server.validation.transform import TransformResult, transform
+from bridge.server.validation.transform import transform
 
 READY: Final = b"ready\n"  # sent once, after the imports
 READ_BYTES: Final = 64 << 10  # per read: what the validator passes to lxml at once
@@ -30,7 +32,6 @@ MEMORY_BYTES: Final = 512 << 20  # of address space: eight times the largest sin
 PIPE_BYTES: Final = 1 << 20  # of the pipe from the gateway, so that a whole batch is written at once
 WORN_BYTES: Final = 48 << 20  # resident between files, three times the idle size: libxml2 keeps every name it has seen
 WORN_FILES: Final = 500  # files read from the disk: each leaves a little memory behind
-CPU_SECONDS: Final = 20  # for one file: a hundred times what 20 MB of ordinary cases take
 
 Work = TypeVar("Work")
 Result = TypeVar("Result")

@@ -17,19 +17,21 @@ from typing import Any, Final, Self, cast
 import bridge
 from bridge.domain.junit.result import Invalid, ValidationResult
 from bridge.errors import Unavailable
-from bridge.server.validation.child_main import CPU_SECONDS
 from bridge.server.validation.messages import (
+    CPU_SECONDS,
     BatchRequest,
     FileRequest,
+    TransformOptions,
+    TransformResult,
     ValidationRequest,
     ValidationResponse,
     read_response,
 )
-from bridge.server.validation.transform import TransformOptions, TransformResult
 from bridge.server.validation.turns import Party, Turn, TurnQueue
 from bridge.values import dataclass
 
 START_SECONDS: Final = 30  # a process is ready in 0.2 seconds, but the machine may be busy
+RETRY_SECONDS: Final = 2.0  # that a health check waits for another try
 WALL_SECONDS: Final = 60  # for one request: CPU time has a limit of its own, so beyond this the disk or machine hangs
 TRIES: Final = 2  # one death may come from outside, for example from the OOM killer; two in a row come from the file
 RESPONSE_BYTES: Final = 4 << 20  # of one line: a batch with digests of cases, or errors with names that JSON escapes
@@ -45,6 +47,7 @@ MAX_WAITING: Final = 256  # large files: at ten a second, clients would time out
 OWN: Final = Party()  # files that the bridge validates for itself
 TOO_MANY: Final = "Too many reports wait for validation. Upload again in a moment."
 _STOPPING: Final = "The bridge is stopping. Upload again in a moment."
+_NOT_STARTED: Final = "No validation process could be started: {error}. Upload again in a moment."
 
 TOO_SLOW: Final = Invalid(
     reason="too_slow",
@@ -61,18 +64,21 @@ CHECKER_DIED: Final = Invalid(
 class ValidationPool:
     """Child processes that validate files; callers and their routes take turns by the CPU time of their files.
 
-    `workers` processes read large files one by one and start with the first such file. One more process starts at
-    once and takes small files in batches, except those of callers whose small files cost much. All methods raise
-    Unavailable if the fault is not in the file. `party` is the caller and the route that the file is for.
+    `workers` processes read large files one by one, and one more takes small files in batches, except those of callers
+    whose small files cost much. Each starts with its first file, which waits for it: a gateway that gets no uploads
+    needs none. All methods raise Unavailable if the fault is not in the file. `party` is the caller and the route that
+    the file is for.
     """
 
     def __init__(self, *, workers: int = 2) -> None:
         self._files = FileLane([ProcessSlot(nice=NICE) for _ in range(workers)])
         self._small_slot = ProcessSlot()
         self._batches = BatchLane(self._small_slot, self._files)
+        self._retry: asyncio.Task[None] | None = None  # of a start that has failed
 
     async def __aenter__(self) -> Self:
-        await self._small_slot.start()  # nearly every upload needs it
+        """Raise Unavailable if this system lets the gateway start no processes."""
+        await _require_processes()
         return self
 
     async def __aexit__(
@@ -82,10 +88,23 @@ class ValidationPool:
 
     async def close(self) -> None:
         """End all processes, even if they are working, and wait until they are gone."""
+        if self._retry is not None:
+            self._retry.cancel()
+            await asyncio.wait((self._retry,))
         await self._batches.close()
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(self._files.close())
             tasks.create_task(self._small_slot.close())
+
+    async def fault(self) -> str | None:
+        """Return why the process for small files could not be started, None if it could or has not been needed.
+
+        A start that has failed is tried again, so that the fault ends without an upload.
+        """
+        if self._small_slot.fault is not None and (self._retry is None or self._retry.done()):
+            self._retry = asyncio.create_task(self._small_slot.retry_start())
+            await asyncio.wait((self._retry,), timeout=RETRY_SECONDS)
+        return self._small_slot.fault
 
     async def validate(self, body: bytes, party: Party = OWN) -> ValidationResult:
         """Validate a small file in memory."""
@@ -307,19 +326,32 @@ class ProcessSlot:
     def __init__(self, *, nice: int = 0) -> None:
         self._nice = nice
         self._process: _ChildProcess | None = None
+        self._starting = asyncio.Lock()
         self._ending: set[asyncio.Task[None]] = set()
         self._closed = False
+        self.fault: str | None = None  # why the last start failed
 
-    async def start(self) -> "_ChildProcess":
+    async def retry_start(self) -> None:
+        """Start the process if there is none; if that fails, keep the fault."""
+        with contextlib.suppress(Unavailable):
+            await self._start()
+
+    async def _start(self) -> "_ChildProcess":
         """Return the process, started if there is none."""
-        if self._closed:
-            raise Unavailable(_STOPPING)
-        if self._process is None:
-            self._process = await _ChildProcess.start(self._nice)
-        return self._process
+        async with self._starting:
+            if self._closed:
+                raise Unavailable(_STOPPING)
+            if self._process is None:
+                try:
+                    self._process = await _ChildProcess.start(self._nice)
+                except Unavailable as error:
+                    self.fault = str(error)
+                    raise
+                self.fault = None
+            return self._process
 
     async def request(self, request: ValidationRequest) -> ValidationResponse:
-        process = await self.start()
+        process = await self._start()
         try:
             response = await process.request(request)
         except BaseException:
@@ -370,7 +402,7 @@ class _ChildProcess:
                 os.setpriority(os.PRIO_PROCESS, process.pid, os.getpriority(os.PRIO_PROCESS, 0) + nice)
             await child._wait_until_ready()
         except (OSError, ProcessDied) as error:
-            raise Unavailable(f"No validation process could be started: {error}. Upload again in a moment.") from error
+            raise Unavailable(_NOT_STARTED.format(error=error)) from error
         return child
 
     async def _wait_until_ready(self) -> None:
@@ -402,3 +434,15 @@ class _ChildProcess:
         """Wait until the process has ended and its pipes are closed."""
         self._stdin.close()
         await self._process.wait()
+
+
+async def _require_processes() -> None:
+    """Raise Unavailable unless this program can be started as another process; `-V` ends it within milliseconds."""
+    pipe, null = asyncio.subprocess.PIPE, asyncio.subprocess.DEVNULL
+    try:
+        process = await asyncio.create_subprocess_exec(sys.executable, "-V", stdin=null, stdout=pipe, env={})
+    except OSError as error:
+        raise Unavailable(_NOT_STARTED.format(error=error)) from error
+    version, _ = await process.communicate()
+    if not version:  # its return code is not known if SIGCHLD is ignored
+        raise Unavailable(_NOT_STARTED.format(error=f"python -V failed with {process.returncode}"))

@@ -3,73 +3,15 @@
 import hashlib
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
-from typing import TYPE_CHECKING, BinaryIO, NamedTuple
+from typing import BinaryIO
 
-from bridge.domain.junit.encoding import PIECE_SIZE, WRITE_ENCODING
-from bridge.domain.junit.encoding_guess import WRITE_VALID_UTF_8
-from bridge.domain.junit.repair.encoding_detection import is_utf_8
-from bridge.domain.junit.repair.repair import REPAIRABLE_CODES, Repaired, Source, apply_filter, prepare, repair
+from bridge.domain.junit.encoding import PIECE_SIZE
+from bridge.domain.junit.repair.repair import Repaired, Source, apply_filter, prepare, repair
 from bridge.domain.junit.repair.rewrite import CaseRenamer, ElementStripper
-from bridge.domain.junit.result import Invalid, InvalidReport, Valid, ValidationResult
-from bridge.domain.junit.rewrite_rules import NameRewriter, RewriteRule
+from bridge.domain.junit.result import Invalid, InvalidReport, ValidationResult
+from bridge.domain.junit.rewrite_rules import NameRewriter
 from bridge.domain.junit.validator import validate_source
-from bridge.domain.junit.xml_errors import (
-    CUT_BEFORE,
-    JOIN_HALVES,
-    KEEP_CONTROLS_OUT,
-    OF_AMPERSANDS,
-    WRITE_WHOLE,
-    WRITE_XML_1_0,
-)
-from bridge.values import dataclass
-
-if TYPE_CHECKING:  # validation processes do not need it
-    from bridge.domain.routing import Route
-
-REPAIRABLE = {
-    WRITE_ENCODING,
-    WRITE_VALID_UTF_8,
-    KEEP_CONTROLS_OUT,
-    WRITE_WHOLE,
-    WRITE_XML_1_0,
-    CUT_BEFORE,
-} | OF_AMPERSANDS
-"""Remedies that a route can do instead of the test runner."""
-
-TOO_LARGE = "too_large"
-"""Reason of a rejected file that exceeds the size limit after the transformation."""
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class TransformOptions:
-    """The transformations that a route asks for, beside those that every report gets (`prepare`)."""
-
-    max_size: int  # bytes of the result: another encoding may make a report three times as large
-    repair: bool = False
-    strip: tuple[str, ...] = ()  # names of elements
-    rewrite: tuple[RewriteRule, ...] = ()  # of names of cases
-
-    def apply_to(self, result: ValidationResult) -> bool:
-        """Return whether a file with this result may be changed."""
-        if isinstance(result, Invalid):
-            return result.remedy == JOIN_HALVES or (self.repair and result.reason in REPAIRABLE_CODES)
-        return bool(self.strip or self.rewrite or result.codec) or (self.repair and not is_utf_8(result.encoding))
-
-
-class FileDigest(NamedTuple):
-    """Identifies the bytes of a file."""
-
-    size: int
-    sha256: str
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class TransformResult:
-    """A valid report, and what was changed."""
-
-    accepted: Valid  # for the bytes to send
-    changes: tuple[str, ...] = ()  # sentences for people
-    written: FileDigest | None = None  # of the bytes to send; None: send the original
+from bridge.server.validation.messages import TOO_LARGE, FileDigest, TransformOptions, TransformResult
 
 
 def transform(
@@ -89,13 +31,6 @@ def transform(
         return _rewritten(repaired, options, out)
     except InvalidReport as error:
         return error.invalid
-
-
-def remedy(invalid: Invalid, route: "Route") -> str:
-    """Return the remedy for a rejected file; mention the `repair` setting of the route if it may help."""
-    if invalid.remedy not in REPAIRABLE or route.repair:
-        return invalid.remedy
-    return f"{invalid.remedy.removesuffix('.')}, or set repair = true on route {route.name}."
 
 
 def _repaired(result: ValidationResult, options: TransformOptions, source: Source) -> Repaired | Invalid:

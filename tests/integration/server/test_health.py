@@ -72,6 +72,16 @@ async def test_a_change_is_logged_once_with_its_reasons(make, monkeypatch, clock
     assert lines[0]["reasons"][0].startswith("The spool has 0 MiB free")
 
 
+async def test_a_fault_of_validation_is_a_reason(database, tmp_path, clock):
+    async def fault():
+        return "No validation process could be started."
+
+    (tmp_path / "spool").mkdir()
+    spool = DiskSpool(tmp_path / "spool")
+    readiness = Readiness(database=database, spool=spool, min_free=1, clock=clock, validation_fault=fault)
+    assert await readiness.reasons() == ["No validation process could be started."]
+
+
 async def test_a_spool_that_is_gone_is_a_reason_without_its_path(make, tmp_path):
     reasons = await make(spool=tmp_path / "gone").reasons()
     assert [reason.split(". ")[0] for reason in reasons] == [

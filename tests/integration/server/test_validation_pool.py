@@ -17,8 +17,8 @@ from bridge.domain.junit.validator import Invalid, Valid, validate_bytes
 from bridge.errors import Unavailable
 from bridge.server.validation import pool as pool_module
 from bridge.server.validation.child_main import MEMORY_BYTES, WORN_FILES
+from bridge.server.validation.messages import TransformOptions, TransformResult
 from bridge.server.validation.pool import ValidationPool
-from bridge.server.validation.transform import TransformOptions, TransformResult
 
 REPORT = b'<testsuite time="1.5" tests="9"><testcase name="a"><failure/></testcase><testcase name="b"/></testsuite>'
 
@@ -159,8 +159,11 @@ async def test_a_file_that_ends_two_processes_is_rejected_alone(pool: Validation
 
 
 async def test_a_process_that_died_while_idle_is_replaced_unseen(pool: ValidationPool, report: Path):
-    for pid in children():
+    await pool.validate_file(report)
+    await pool.validate(REPORT)
+    for pid in (idle := children()):
         await kill(pid)
+    assert len(idle) == 2
     assert isinstance(await pool.validate_file(report), Valid)
     assert isinstance(await pool.validate(REPORT), Valid)
 
@@ -266,6 +269,7 @@ async def test_processes_inherit_no_environment(monkeypatch: pytest.MonkeyPatch,
     monkeypatch.setenv("BRIDGE_TESTNOD__TOKEN", "canary")
     async with ValidationPool(workers=1) as pool:
         await pool.validate_file(report)
+        await pool.validate(REPORT)
         assert len(children()) == 2
         for pid in children():
             assert b"canary" not in Path(f"/proc/{pid}/environ").read_bytes()
@@ -292,6 +296,74 @@ async def test_a_process_that_kept_a_files_names_is_replaced(pool: ValidationPoo
     assert children() != first
 
 
+# -- starts of processes -----------------------------------------------------------------------------------------
+
+NOWHERE = "/nowhere/python"
+
+
+async def test_a_process_starts_with_its_first_file_which_waits_for_it(pool: ValidationPool, report: Path):
+    assert not children()
+    assert await asyncio.gather(*(pool.validate(body) for body in (REPORT, b"<html/>"))) == [
+        validate_bytes(REPORT),
+        validate_bytes(b"<html/>"),
+    ]
+    assert len(children()) == 1
+    assert isinstance(await pool.validate_file(report), Valid)
+    assert len(children()) == 2
+
+
+@pytest.mark.parametrize("program", [NOWHERE, "/bin/false"])
+async def test_a_pool_does_not_open_where_no_process_can_be_started(program: str, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(sys, "executable", program)
+    with pytest.raises(Unavailable, match="No validation process could be started"):
+        await ValidationPool().__aenter__()
+
+
+IGNORING = """
+import asyncio, signal
+from bridge.server.validation.pool import ValidationPool
+
+async def open_pool():
+    async with ValidationPool():
+        print("open")
+
+signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+asyncio.run(open_pool())
+"""
+
+
+def test_a_pool_opens_where_the_system_does_not_report_how_processes_end():
+    ended = subprocess.run([sys.executable, "-c", IGNORING], capture_output=True, check=False)
+    assert ended.stdout == b"open\n", ended.stderr.decode()
+
+
+async def test_a_start_that_fails_is_a_fault_until_one_succeeds(pool: ValidationPool, monkeypatch: pytest.MonkeyPatch):
+    assert await pool.fault() is None
+    monkeypatch.setattr(sys, "executable", NOWHERE)
+    with pytest.raises(Unavailable, match="No validation process could be started"):
+        await pool.validate(REPORT)
+    assert "No validation process could be started" in (await pool.fault() or "")
+    monkeypatch.undo()
+    assert await pool.fault() is None
+    assert len(children()) == 1
+    assert isinstance(await pool.validate(REPORT), Valid)
+
+
+async def test_a_health_check_does_not_wait_for_a_start_that_hangs(
+    pool: ValidationPool, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+):
+    monkeypatch.setattr(sys, "executable", NOWHERE)
+    with pytest.raises(Unavailable):
+        await pool.validate(REPORT)
+    silent = tmp_path / "python"
+    silent.write_text("#!/bin/sh\nexec cat\n")
+    silent.chmod(0o700)
+    monkeypatch.setattr(sys, "executable", str(silent))
+    monkeypatch.setattr(pool_module, "RETRY_SECONDS", 0)
+    assert await pool.fault() is not None
+    assert await pool.fault() is not None
+
+
 # -- small files, many at a time ---------------------------------------------------------------------------------
 
 
@@ -316,7 +388,9 @@ def stopped_children() -> set[int]:
 
 
 async def test_small_files_whose_process_dies_are_validated_alone(pool: ValidationPool):
+    await pool.validate(REPORT)
     before = stopped_children()
+    assert len(before) == 1
     waiting = [asyncio.create_task(pool.validate(body)) for body in (REPORT, b"<html/>")]
     await asyncio.sleep(0)
     for pid in before:
@@ -335,7 +409,8 @@ async def test_a_small_file_of_a_canceled_upload_delays_no_other(pool: Validatio
 
 async def test_closing_ends_calls_that_wait_for_a_small_file():
     async with ValidationPool(workers=1) as pool:
-        stopped_children()
+        await pool.validate(REPORT)
+        assert len(stopped_children()) == 1
         waiting = asyncio.create_task(pool.validate(REPORT))
         await asyncio.sleep(0)
     with pytest.raises(Unavailable, match="stopping"):

@@ -14,7 +14,6 @@ from bridge.domain.junit.encoding import (
     WRITE_ENCODING,
     DeclaredEncoding,
     EncodingChecker,
-    codec_of,
     declared,
     keeps_ascii,
     trim,
@@ -157,8 +156,3 @@ def garbled_names(encoding: str) -> Invalid:
         found=f"read as {encoding}, the name of an element is not ASCII.",
         remedy="Configure the test runner to write UTF-8.",
     )
-
-
-def is_utf_8(encoding: str) -> bool:
-    """Return whether a text in this encoding can be read as UTF-8."""
-    return codec_of(encoding) in {UTF_8, "ascii"}

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from typing import Final, Protocol
 
-from bridge.domain.junit.encoding import UTF_8, Utf8Converter, regroup
+from bridge.domain.junit.encoding import UTF_8, Utf8Converter, is_utf_8, regroup
 from bridge.domain.junit.encoding_guess import Utf8Survey
 from bridge.domain.junit.repair.control_chars import ControlCharFilter
 from bridge.domain.junit.repair.encoding_detection import (
@@ -13,14 +13,13 @@ from bridge.domain.junit.repair.encoding_detection import (
     has_garbled_names,
     hidden_cdata_end,
     hides_cdata_end,
-    is_utf_8,
 )
 from bridge.domain.junit.repair.rewrite import TruncationRepairer
 from bridge.domain.junit.result import Invalid, Valid, ValidationResult
 from bridge.domain.junit.text_before import find_report, without_first
 from bridge.domain.junit.validator import JUnitValidator, validate_source
 from bridge.domain.junit.wellformed import Source, Text, Truncated, find_fault, text_of, without_declaration
-from bridge.domain.junit.xml_errors import CUT_BEFORE, JOIN_HALVES, OF_AMPERSANDS, TRUNCATED
+from bridge.domain.junit.xml_errors import CUT_BEFORE, JOIN_HALVES, OF_AMPERSANDS, REPAIRABLE_CODES, TRUNCATED
 from bridge.domain.text_format import counted
 from bridge.values import dataclass
 
@@ -44,7 +43,6 @@ def apply_filter(filter_: Filter, chunks: Iterable[bytes]) -> Iterator[bytes]:
         yield out
 
 
-REPAIRABLE_CODES: Final = frozenset({"encoding", "not_xml", TRUNCATED})
 ZEROED_BLOCK: Final = b"\0" * 64  # more than a test prints
 RENAMED: Final = "Its declaration now names UTF-8."
 CLOSED: Final = "The file ended too early and was closed; cases may be missing."

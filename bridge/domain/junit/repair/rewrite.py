@@ -9,6 +9,7 @@ from lxml import etree
 from bridge.domain.junit import xml_errors
 from bridge.domain.junit.counter import CASE, KINDS, SUITE, local_name
 from bridge.domain.junit.encoding import UTF_8_DECLARATION, trim
+from bridge.domain.junit.libxml2_errors import message_of
 from bridge.domain.junit.result import InvalidReport
 from bridge.domain.junit.rewrite_rules import NameRewriter
 from bridge.domain.junit.tally import ERROR, FAILURE
@@ -177,7 +178,7 @@ def _invalid_report(error: etree.XMLSyntaxError, *, at_end: bool) -> InvalidRepo
     line, column = error.position
     if at_end:
         return InvalidReport(xml_errors.cut_off("an element has no end tag", line=line, column=column))
-    return InvalidReport(xml_errors.unnamed(xml_errors.message_of(error), line=line, column=column))
+    return InvalidReport(xml_errors.unnamed(message_of(error), line=line, column=column))
 
 
 class _SkippingWriter(XmlWriter):

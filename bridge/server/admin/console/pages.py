@@ -5,8 +5,8 @@ from collections.abc import AsyncGenerator, Callable, Iterator, Mapping, Sequenc
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import aclosing, contextmanager
 from dataclasses import replace
-from functools import cached_property, partial
-from typing import TYPE_CHECKING, Any, Final, TypeVar
+from functools import partial
+from typing import Any, Final, TypeVar
 from urllib.parse import parse_qsl
 
 import structlog
@@ -71,9 +71,6 @@ from bridge.store.queries import find_why
 from bridge.store.rejections import list_rejections
 from bridge.store.row_mapping import ReportRow
 from bridge.telemetry.repeated_lines import log_refusal
-
-if TYPE_CHECKING:
-    import jinja2
 
 CONTENT_POLICY: Final = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self'; "
@@ -147,24 +144,12 @@ class ConsolePages:
         self._clock_verdict = clock_verdict
         self._thread = ThreadPoolExecutor(1, "console")
         self._costly_pages = 0
+        self._environment = new_environment()
+        self._environment.filters["ago"] = self._ago
 
-    def add_routes(self, app: web.Application) -> None:
-        """Add the handlers to `app`."""
-        app.on_cleanup.append(self._close)
-        app.router.add_get("/", self.overview)
-        app.router.add_get("/builds", self.builds)
-        app.router.add_get("/builds/{job_id}/{build_no}", self.build)
-        app.router.add_get("/reports/{id}", self.report)
-        app.router.add_get("/tests", self.tests)
-        app.router.add_get("/rejections", self.rejections)
-        app.router.add_get("/rejections/{id}", self.rejection)
-        app.router.add_get("/audit", self.audit)
-        app.router.add_get("/act", self.ask)
-        app.router.add_post("/act", self.act)
-        app.router.add_get("/sign-in", self.sign_in_form)
-        app.router.add_post("/sign-in", self.sign_in)
-        app.router.add_post("/sign-out", self.sign_out)
-        app.router.add_get("/static/{name}", self.static)
+    def close(self) -> None:
+        """End the thread of costly pages."""
+        self._thread.shutdown(wait=False, cancel_futures=True)
 
     # -- pages ---------------------------------------------------------------------------------------------------
 
@@ -468,16 +453,7 @@ class ConsolePages:
         """Call a function in the one thread of costly pages, apart from the threads that uploads need."""
         return await asyncio.get_running_loop().run_in_executor(self._thread, function, *arguments)
 
-    async def _close(self, _app: web.Application) -> None:
-        self._thread.shutdown(wait=False, cancel_futures=True)
-
     # -- helpers -------------------------------------------------------------------------------------------------
-
-    @cached_property
-    def _environment(self) -> "jinja2.Environment":
-        environment = new_environment()
-        environment.filters["ago"] = self._ago
-        return environment
 
     def _page(self, request: web.Request, template: str, *, status: int = 200, **values: object) -> web.Response:
         person = request.get(PERSON)

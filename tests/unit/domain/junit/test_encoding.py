@@ -2,7 +2,7 @@
 
 import pytest
 
-from bridge.domain.junit.encoding import EncodingChecker, trim
+from bridge.domain.junit.encoding import EncodingChecker, is_utf_8, trim
 from bridge.domain.junit.encoding_guess import CHINESE, WESTERN, alternatives, candidates, weigh
 from tests.unit.domain.junit.repair.test_encoding_detection import CHINESE_TEXTS, UNDECIDABLE, WESTERN_TEXTS, report
 
@@ -99,3 +99,10 @@ def test_a_candidate_that_cannot_read_the_file_is_not_chosen():
 )
 def test_alternatives_read_as_a_sentence_lists_them(names: tuple[str, ...], said: str):
     assert alternatives(names) == said
+
+
+@pytest.mark.parametrize(
+    ("name", "verdict"), [("utf-8", True), ("UTF8", True), ("us-ascii", True), ("gbk", False), ("klingon-8", False)]
+)
+def test_utf_8_and_ascii_are_utf_8(name: str, verdict: bool):  # noqa: FBT001
+    assert is_utf_8(name) == verdict

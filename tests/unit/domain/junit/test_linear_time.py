@@ -9,7 +9,7 @@ import pytest
 
 from bridge.domain.junit.repair.repair import repair
 from bridge.domain.junit.validator import validate_bytes
-from bridge.server.validation.child_main import CPU_SECONDS
+from bridge.server.validation.messages import CPU_SECONDS
 
 SIZE = 60_000
 LIMIT_SECONDS = CPU_SECONDS / 4

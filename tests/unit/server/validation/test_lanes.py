@@ -10,9 +10,8 @@ import pytest
 from bridge.domain.junit.validator import validate_bytes
 from bridge.errors import Unavailable
 from bridge.server.validation import pool as pool_module
-from bridge.server.validation.messages import BatchRequest, FileRequest, ValidationResponse
+from bridge.server.validation.messages import BatchRequest, FileRequest, TransformResult, ValidationResponse
 from bridge.server.validation.pool import BATCH_FILES, BatchLane, FileLane, ProcessDied
-from bridge.server.validation.transform import TransformResult
 from bridge.server.validation.turns import Party
 
 HONEST, HOSTILE = Party("honest", "payments"), Party("hostile", "web")

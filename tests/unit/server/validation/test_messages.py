@@ -1,8 +1,7 @@
 import json
 
 from bridge.domain.junit.validator import validate_bytes
-from bridge.server.validation.messages import ValidationResponse, read_response
-from bridge.server.validation.transform import TransformResult
+from bridge.server.validation.messages import TransformResult, ValidationResponse, read_response
 
 REPORT = """<testsuites><testsuite name="db"><error message="测试 &lt;1&gt;&#10;"/>
 <testcase name="a" file="a.py" line="3"><failure message='"quoted"'/></testcase>

@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 from bridge.domain.junit.case_digest import read_digest
 from bridge.domain.junit.rewrite_rules import RewriteRule
 from bridge.domain.junit.validator import Invalid, Valid, validate_bytes
-from bridge.domain.routing import Route
-from bridge.server.validation.transform import TransformOptions, TransformResult, remedy, transform
+from bridge.server.validation.messages import TransformOptions, TransformResult
+from bridge.server.validation.transform import transform
 
 PLAIN = b"<testsuite><testcase name='a'/></testsuite>"
 GBK = '<?xml version="1.0" encoding="gbk"?><testsuite><testcase name="测试"/></testsuite>'.encode("gbk")
@@ -97,26 +97,6 @@ def test_counts_and_notes_describe_the_bytes_that_are_sent(content, options):
 @pytest.mark.parametrize(("content", "options"), [(HTML, BOTH), (CUT, STRIP), (CUT, NOTHING)])
 def test_what_cannot_be_transformed_is_rejected_by_the_validator(content, options):
     assert transformed(content, options)[0] == validate_bytes(content)
-
-
-BARE = b"<testsuite><testcase name='a & b'/></testsuite>"
-WRONG_BYTES = b"<testsuite><testcase name='caf\xe9'/></testsuite>"
-
-
-@pytest.mark.parametrize(
-    ("content", "repair", "says"),
-    [
-        (WRONG_BYTES, False, ", or set repair = true on route shop."),
-        (WRONG_BYTES, True, "or write UTF-8."),
-        (HTML, False, "testsuites or testsuite."),
-        (BARE, False, "The test runner must write it as &amp;, or set repair = true on route shop."),
-        (BARE, True, "The test runner must write it as &amp;."),
-    ],
-)
-def test_a_wrong_encoding_or_a_bare_ampersand_names_the_setting_that_may_repair_it(content, repair, says):
-    refused = validate_bytes(content)
-    assert isinstance(refused, Invalid)
-    assert remedy(refused, Route(name="shop", repair=repair)).endswith(says)
 
 
 @pytest.mark.parametrize("options", [REPAIR, BOTH])

@@ -5,7 +5,7 @@ import codecs
 import pytest
 
 from bridge.domain.junit.encoding_guess import CHINESE, WESTERN
-from bridge.domain.junit.repair.encoding_detection import EncodingSurvey, is_utf_8
+from bridge.domain.junit.repair.encoding_detection import EncodingSurvey
 
 CHINESE_TEXTS = [
     "测试",
@@ -251,10 +251,3 @@ def test_the_rejection_names_what_repair_would_choose_from_or_what_the_bytes_loo
     survey = EncodingSurvey()
     survey.feed(report(text).encode(encoding))
     assert survey.rejection().found.endswith(doubt)
-
-
-@pytest.mark.parametrize(
-    ("name", "verdict"), [("utf-8", True), ("UTF8", True), ("us-ascii", True), ("gbk", False), ("klingon-8", False)]
-)
-def test_utf_8_and_ascii_are_utf_8(name: str, verdict: bool):  # noqa: FBT001
-    assert is_utf_8(name) == verdict
