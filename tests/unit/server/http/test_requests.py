@@ -1,8 +1,6 @@
 import asyncio
 import re
-import sys
 import time
-from collections.abc import Callable
 from ipaddress import ip_network
 from pathlib import Path
 
@@ -33,6 +31,7 @@ from bridge.server.http.requests import (
     read_small_body,
     resembles_upload_path,
 )
+from tests.support.calls import calls_of
 
 JOB = "0123456789abcdefabcdef0123456789"
 GOOD = {"job_id": JOB, "build_no": "7", "node_id": "n-1"}
@@ -299,22 +298,6 @@ def test_an_origin_is_an_address_or_the_network_of_an_ipv6_address(address, orig
 
 
 # -- any client can send these heads, and the event loop reads them ----------------------------------------------
-
-
-def calls_of(function: Callable[[], object]) -> int:
-    """Return how many functions a call enters: a measure of its work that does not depend on the machine."""
-    calls = 0
-
-    def count(_frame: object, event: str, _argument: object) -> None:
-        nonlocal calls
-        calls += event in ("call", "c_call")
-
-    sys.setprofile(count)
-    try:
-        function()
-    finally:
-        sys.setprofile(None)
-    return calls
 
 
 def form_request(path: str, parameters: str = "boundary=x"):
