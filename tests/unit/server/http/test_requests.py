@@ -315,8 +315,8 @@ def test_a_request_without_a_content_type_has_bytes():
     assert media_type(make_mocked_request("POST", "/")) == "application/octet-stream"
 
 
-def test_no_component_parses_the_parameters_of_a_content_type_with_aiohttp():
-    parsing = re.compile(r"request\.(?:content_type|charset|post\(|json\(|text\()")
+def test_no_component_lets_aiohttp_parse_a_content_type_or_cookies():
+    parsing = re.compile(r"request\.(?:content_type|charset|cookies|post\(|json\(|text\()")
     folder = Path(bridge.server.__file__).parent
     assert [str(path) for path in folder.rglob("*.py") if parsing.search(_code(path))] == []
 
