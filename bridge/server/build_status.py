@@ -41,7 +41,7 @@ def visible_to(caller: Caller, build: BuildView) -> BuildView | None:
     """Return what `caller` may see of `build`, or None.
 
     A caller that is bound to routes sees builds of these routes, and of builds without a route its own reports and
-    rejections: any caller can upload under the number of any build.
+    rejections, and nothing that others state of it: any caller can upload under the number of any build.
     """
     if caller.routes is None:
         return build
@@ -49,4 +49,8 @@ def visible_to(caller: Caller, build: BuildView) -> BuildView | None:
         return build if build["route"] in caller.routes else None
     reports = [report for report in build["reports"] if report["caller"] == caller.name]
     rejections = [rejection for rejection in build["rejections"] if rejection["caller"] == caller.name]
-    return {**build, "reports": reports, "rejections": rejections} if reports or rejections else None
+    if not (reports or rejections):
+        return None
+    own: BuildView = {**build, "reports": reports, "rejections": rejections}
+    own["branch"] = own["commit"] = own["metadata_mismatch"] = None
+    return own

@@ -251,6 +251,26 @@ async def test_another_file_at_the_same_url_is_refused_as_s3_refuses_to_overwrit
 # -- files that do not come ------------------------------------------------------------------------------------------
 
 
+async def test_another_file_that_began_to_arrive_first_is_refused_too(client):
+    registered = await client.register()
+    began, came = asyncio.Event(), asyncio.Event()
+
+    async def slowly():
+        yield OTHER[:10]
+        began.set()
+        await came.wait()
+        yield OTHER[10:]
+
+    url, headers = registered["presigned_url"], {"Content-Length": str(len(OTHER))}
+    slow = asyncio.create_task(client.put(url, slowly(), headers=headers))
+    await began.wait()
+    await client.stored(registered)
+    came.set()
+    status, text, _ = await slow
+    assert (status, error_of(text)[0]) == (412, "PreconditionFailed")
+    assert [report["name"] for report in (await client.build())["reports"]] == ["upload-1.xml"]
+
+
 async def test_a_put_that_failed_is_reported_to_testnod_and_the_run_goes_on(client, sandbox):
     lost, kept = await client.register(), await client.register()
     await client.stored(kept)

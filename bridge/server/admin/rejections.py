@@ -12,7 +12,7 @@ from bridge.domain.text_format import quote_for_display
 from bridge.errors import BadParameter, BridgeError
 from bridge.server.admin.access import actor_of
 from bridge.server.admin.params import read_rejections_query, require_id
-from bridge.server.http.requests import read_small_body
+from bridge.server.http.requests import media_type, read_small_body
 from bridge.server.http.responses import HEADERS, disposition, file_name, json_response, success_response
 from bridge.server.upload.resender import QuarantineResender
 from bridge.store.api_types import RejectionView, rejection_view
@@ -126,10 +126,8 @@ async def _read_repair(request: web.Request) -> bool:
         if "Origin" in request.headers:
             raise BadParameter(f"A browser must send a body. Send {EXAMPLE} as application/json.")
         return False
-    if request.content_type != "application/json":
-        raise BadParameter(
-            f"The body is {quote_for_display(request.content_type)}. Send {EXAMPLE} as application/json."
-        )
+    if (kind := media_type(request)) != "application/json":
+        raise BadParameter(f"The body is {quote_for_display(kind)}. Send {EXAMPLE} as application/json.")
     try:
         body = json.loads(await read_small_body(request.content, max_bytes=MAX_BODY_BYTES, remedy=f"Send {EXAMPLE}."))
     except (ValueError, RecursionError) as error:

@@ -10,7 +10,7 @@ from aiohttp import web
 from bridge.domain.text_format import counted, rfc3339
 from bridge.errors import BadParameter
 from bridge.server.admin.access import actor_of
-from bridge.server.http.requests import read_small_body
+from bridge.server.http.requests import media_type, read_small_body
 from bridge.server.http.responses import json_response, large_json_response
 from bridge.store.engine.base import Database
 from bridge.store.operator_actions import record_action
@@ -72,7 +72,7 @@ def _view(report: UncertainReport) -> dict[str, Any]:
 
 async def _read_decision(request: web.Request) -> UncertainDeliveries | None:
     """Return the decision in the body. The content type must be JSON: a web page of another origin cannot send that."""
-    if request.content_type != "application/json":
+    if media_type(request) != "application/json":
         raise BadParameter(f"The body is not JSON. {CHOICES}")
     try:
         body = json.loads(await read_small_body(request.content, max_bytes=MAX_BODY_BYTES, remedy=CHOICES))

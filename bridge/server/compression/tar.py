@@ -15,6 +15,7 @@ from bridge.server.http.file_names import decode_text
 
 BLOCK_BYTES: Final = tarfile.BLOCKSIZE
 MAX_EXTENSION_BYTES: Final = 64 * 1024  # of one extended header: a long name and some attributes
+MAX_RECORDS: Final = 100  # of one extended header: packers write about ten, and one for each extended attribute
 MAX_EXTENSIONS: Final = 8  # before one member: name, link and attributes, in GNU and in POSIX format
 
 _PAX: Final = frozenset({tarfile.XHDTYPE, tarfile.SOLARIS_XHDTYPE})
@@ -104,8 +105,11 @@ class _Reader:
     def _pax_records(self, content: bytes) -> dict[str, str]:
         """Parse records of a length, a space, `key=value` and a newline (POSIX.1, pax Extended Header)."""
         attributes: dict[str, str] = {}
-        rest = content
+        rest, records = content, 0
         while rest.strip(b"\0"):
+            records += 1
+            if records > MAX_RECORDS:
+                raise self._too_many()
             length, space, _ = rest.partition(b" ")
             if not (space and length.isdigit() and len(length) <= len(str(MAX_EXTENSION_BYTES))):
                 raise self._damaged()

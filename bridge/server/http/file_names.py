@@ -20,6 +20,8 @@ WESTERN: Final = "cp1252"  # of Windows and, apart from control characters, of L
 HIGH: Final = 0x80  # the first byte that is not ASCII
 PRIVATE_USE: Final = range(0xE000, 0xF900)  # what gb18030 decodes pairs of bytes to that are no characters
 
+MAX_PARAMETERS: Final = 100  # of a header; a name of 4 KB that is continued line by line (RFC 2231) has 60
+
 _PERCENT_ENCODED: Final = re.compile(r"(?:[\w.~!*'()\"\r\n-]|%[0-9A-F]{2})+", re.ASCII)
 """A name as `encodeURIComponent` and aiohttp write it. The parser has decoded %22, %0D and %0A, as for browsers."""
 
@@ -83,12 +85,17 @@ def _without_encoded_words(name: str) -> str:
 
 
 def _parameters(header: str) -> Sequence[tuple[str, str | tuple[str | None, str | None, str]]]:
-    """Return the header's parameters; extended ones (RFC 2231) have charset, language and value, decoded as Latin-1."""
+    """Return the header's parameters; extended ones (RFC 2231) have charset, language and value, decoded as Latin-1.
+
+    A header with more than MAX_PARAMETERS has none: the module searches all of it for each semicolon.
+    """
+    if header.count(";") > MAX_PARAMETERS:
+        return []
     message = Message()
     message["Content-Disposition"] = header
     try:
         return message.get_params([], "content-disposition")
-    except ValueError:  # a continuation with a number of thousands of digits
+    except (TypeError, ValueError):  # continuations with and without a number, or with one of thousands of digits
         return []
 
 

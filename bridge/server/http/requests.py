@@ -50,7 +50,7 @@ _JOB_ID = re.compile(r"[0-9a-zA-Z]{32}", re.ASCII)
 _BUILD_NO = re.compile(r"[0-9]{1,10}", re.ASCII)
 _BUILDNUMBER = re.compile(r"[0-9]{8}\.[0-9]+", re.ASCII)
 _NODE_ID = re.compile(r"[0-9A-Za-z-]{1,32}", re.ASCII)
-_UNEXPANDED = re.compile(r"\$\{[^}]*\}|^\$\w+$")
+_VARIABLE = re.compile(r"\$\w+")
 _NOT_STORABLE = re.compile(r"[\x00\ud800-\udfff]")
 """PostgreSQL cannot store NUL or a lone surrogate."""
 
@@ -220,7 +220,7 @@ def _metadata(name: str, query: Mapping[str, str], form: Mapping[str, str]) -> s
 
 def _expanded(name: str, values: Mapping[str, str]) -> str:
     value = values.get(name, "").strip()
-    if "$" in value and _UNEXPANDED.search(value):
+    if "$" in value and _is_unexpanded(value):
         raise BadParameter(
             f"{name} is {quote_for_display(value)}, a variable that was not expanded. "
             "Define it for the build task, or correct the quoting in the shell."
@@ -228,7 +228,25 @@ def _expanded(name: str, values: Mapping[str, str]) -> str:
     return value
 
 
+def _is_unexpanded(value: str) -> bool:
+    """Return whether `value` is `$NAME`, or has `${…}` in it: searched once, however often it has `${`."""
+    return 0 <= value.find("${") < value.rfind("}") or _VARIABLE.fullmatch(value) is not None
+
+
 # -- the upload path ---------------------------------------------------------------------------------------------
+
+
+MAX_WORDS_CHARACTERS = 256
+"""Of a path, in which words are compared. Comparing all words of a long path would take as long as an upload."""
+
+
+def media_type(request: web.Request) -> str:
+    """Return the media type of a request's body in lower case, without its parameters.
+
+    `request.content_type` parses the parameters too. For hostile ones that takes a minute, and blocks the event loop.
+    """
+    stated = request.headers.get(hdrs.CONTENT_TYPE, "").partition(";")[0].strip().lower()
+    return stated or "application/octet-stream"  # RFC 9110, section 8.3
 
 
 def resembles_upload_path(request: web.Request) -> bool:
@@ -237,7 +255,7 @@ def resembles_upload_path(request: web.Request) -> bool:
     Its path has a word like "upload" beside one like "junit" or "report", or it sends something to "junit", or it is a
     form for a build. Misspelled words count too.
     """
-    words = re.findall(r"[a-z]+", unquote(request.path).casefold())
+    words = re.findall(r"[a-z]+", unquote(request.path[:MAX_WORDS_CHARACTERS]).casefold())
     if not OTHER_UPLOADS.isdisjoint(words):
         return False
 
@@ -245,7 +263,7 @@ def resembles_upload_path(request: web.Request) -> bool:
         return any(get_close_matches(word, wanted, n=1, cutoff=0.75) for word in words)
 
     sends = request.method in ("POST", "PUT", "PATCH")
-    is_form = request.content_type == "multipart/form-data" and None not in claimed_build(request.query)
+    is_form = media_type(request) == "multipart/form-data" and None not in claimed_build(request.query)
     return (has("upload") and has("junit", "report")) or (sends and (has("junit") or is_form))
 
 

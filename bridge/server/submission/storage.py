@@ -155,7 +155,9 @@ class Storage:
                 await receiver.write(piece)
             await receiver.end()
             _require_digest(request, digest.digest())
-            upload = _upload(request, submission, store)
+            # Another PUT to the same URL may have been faster than this one.
+            now_known = await self.database.read(find_submission, submission.id)
+            upload = _upload(request, now_known or submission, store)
         except BaseException:
             await receiver.discard()
             raise

@@ -3,6 +3,7 @@
 import pytest
 from aiohttp import web
 
+from bridge.domain.build import UploadMetadata
 from bridge.domain.callers import SCOPES, AuthScheme, Caller, Credential, hash_token
 from bridge.server.auth.authenticator import Authenticator
 from bridge.server.build_status import STATUS_PATH, BuildStatusHandler
@@ -88,6 +89,16 @@ async def test_before_the_route_is_known_a_bound_caller_sees_its_own_reports_onl
     status, body = await ask("shop", 4)
     assert (status, [report["caller"] for report in body["reports"]], body["rejections"]) == (200, ["shop"], [])
     assert {**body, "reports": whole["reports"], "rejections": whole["rejections"]} == whole
+
+
+async def test_before_the_route_is_known_a_bound_caller_sees_nothing_that_others_state(ask, database):
+    ledger, theirs = Ledger(database), UploadMetadata(branch="their/plan", commit="f00d" * 10)
+    await ledger.accept(report(), build_no=7, caller="other", caller_routes=("other",), upload_metadata=theirs)
+    await ledger.accept(report("mine.xml"), build_no=7, caller="shop", caller_routes=("shop",))
+    _, body = await ask("anybody", 7)
+    assert (body["branch"], body["commit"]) == (theirs.branch, theirs.commit)
+    status, body = await ask("shop", 7)
+    assert (status, body["branch"], body["commit"]) == (200, None, None)
 
 
 async def test_a_build_of_a_route_shows_no_report_of_a_caller_of_another_one(ask, database):

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from bridge.errors import BadReport, CallerError, TooLarge
 from bridge.server.compression.archives import is_tar
-from bridge.server.compression.tar import MAX_EXTENSION_BYTES, MAX_EXTENSIONS, read_tar
+from bridge.server.compression.tar import MAX_EXTENSION_BYTES, MAX_EXTENSIONS, MAX_RECORDS, read_tar
 
 ARRIVED = b"<testsuite/>"
 FORMATS = pytest.mark.parametrize(
@@ -122,6 +122,16 @@ def test_an_extended_header_is_bounded_and_not_read_first(kind):
     size = MAX_EXTENSION_BYTES + 1
     with pytest.raises(TooLarge, match="too long headers"):
         read(block(size=size, type=kind) + bytes(size + -size % 512) + block() + END)
+
+
+def test_the_records_of_an_extended_header_are_few():
+    def member(records: int) -> bytes:
+        content = b"5 a=\n" * records
+        return block(type=tarfile.XHDTYPE, size=len(content)) + content + bytes(-len(content) % tarfile.BLOCKSIZE)
+
+    assert read(member(MAX_RECORDS) + block() + END) == [("a.xml", b"")]
+    with pytest.raises(TooLarge, match="too long headers"):
+        read(member(MAX_RECORDS + 1) + block() + END)
 
 
 def test_extended_headers_without_end_are_rejected():

@@ -2,7 +2,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bridge.server.http.file_names import decode_in_charset, decode_text, file_name
+from bridge.server.http.file_names import MAX_PARAMETERS, decode_in_charset, decode_text, file_name
+from tests.support.calls import calls_of
 
 NAME = "测试.xml"
 UTF_8, GBK = NAME.encode(), NAME.encode("gbk")
@@ -89,6 +90,23 @@ def test_western_names_are_not_taken_for_chinese(text, western):
 def test_a_charset_counts_if_the_bytes_fit_it():
     assert decode_in_charset(GBK, "GBK") == decode_in_charset(GBK, "utf-8") == decode_in_charset(GBK, "nope") == NAME
     assert decode_in_charset("é".encode(), "iso-8859-1") == "Ã©"
+
+
+@pytest.mark.parametrize("parameter", [";", "; a=b", '; filename*="', "; filename*0*=a"])
+def test_a_header_of_many_parameters_costs_no_more_than_one_of_some(parameter):
+    some, many = (f"form-data; filename*=a{times * parameter}" for times in (MAX_PARAMETERS // 2, 2000))
+    assert calls_of(lambda: file_name(many)) <= calls_of(lambda: file_name(some))
+
+
+def test_a_name_that_is_both_whole_and_continued_is_the_plain_one():
+    assert read(b'filename="a.xml"', b"filename*=utf-8''b.xml", b"filename*0*=utf-8''c.xml") == "a.xml"
+    assert read(b"filename*=utf-8''b.xml", b"filename*0*=utf-8''c.xml") is None
+
+
+def test_a_name_may_have_semicolons_and_may_be_continued_line_by_line():
+    assert file_name(f'form-data; filename="{MAX_PARAMETERS * ";"}.xml"') == f"{MAX_PARAMETERS * ';'}.xml"
+    lines = "; ".join(f"filename*{number}*=%E6%B5%8B{60 * 'x'}" for number in range(60))
+    assert file_name(f"form-data; {lines}") == 60 * f"测{60 * 'x'}"
 
 
 @given(st.binary(max_size=60))

@@ -1,15 +1,20 @@
 import asyncio
+import re
+import time
 from ipaddress import ip_network
+from pathlib import Path
 
 import pytest
 from aiohttp import StreamReader
 from aiohttp.base_protocol import BaseProtocol
 from aiohttp.http_exceptions import TransferEncodingError
+from aiohttp.test_utils import make_mocked_request
 from aiohttp.web_protocol import RequestPayloadError
 from hypothesis import given
 from hypothesis import strategies as st
 from multidict import MultiDict
 
+import bridge.server
 from bridge.domain.build import UploadMetadata
 from bridge.errors import BadParameter, TooLarge, Unavailable
 from bridge.server.http.requests import (
@@ -17,13 +22,16 @@ from bridge.server.http.requests import (
     Parameters,
     claimed_build,
     client_address,
+    media_type,
     network_of,
     read_body,
     read_metadata,
     read_parameters,
     read_query,
     read_small_body,
+    resembles_upload_path,
 )
+from tests.support.calls import calls_of
 
 JOB = "0123456789abcdefabcdef0123456789"
 GOOD = {"job_id": JOB, "build_no": "7", "node_id": "n-1"}
@@ -287,3 +295,58 @@ def test_a_build_is_read_as_far_as_its_parameters_are_sound(query, found):
 )
 def test_an_origin_is_an_address_or_the_network_of_an_ipv6_address(address, origin):
     assert network_of(address) == origin
+
+
+# -- any client can send these heads, and the event loop reads them ----------------------------------------------
+
+
+def form_request(path: str, parameters: str = "boundary=x"):
+    headers = {"Content-Type": f"Multipart/Form-Data; {parameters}"}
+    return make_mocked_request("POST", f"{path}?job_id={JOB}&build_no=7", headers=headers)
+
+
+def test_the_parameters_of_a_content_type_cost_nothing_however_many_they_are():
+    plain, hostile = form_request("/upload"), form_request("/upload", 'a="' * 1000)
+    assert calls_of(lambda: resembles_upload_path(hostile)) <= 1.1 * calls_of(lambda: resembles_upload_path(plain))
+    assert media_type(hostile) == "multipart/form-data"
+
+
+def test_a_request_without_a_content_type_has_bytes():
+    assert media_type(make_mocked_request("POST", "/")) == "application/octet-stream"
+
+
+def test_no_component_lets_aiohttp_parse_a_content_type_or_cookies():
+    parsing = re.compile(r"request\.(?:content_type|charset|cookies|post\(|json\(|text\()")
+    folder = Path(bridge.server.__file__).parent
+    assert [str(path) for path in folder.rglob("*.py") if parsing.search(_code(path))] == []
+
+
+def _code(path: Path) -> str:
+    return re.sub(r'"""(?s:.*?)"""', "", path.read_text(encoding="utf-8"))
+
+
+@pytest.mark.parametrize("word", ["ulpo.", "tinuj.", "uplxd-", "%75lpo/"])
+def test_words_of_a_path_are_compared_up_to_a_limit(word):
+    long, longer = form_request("/" + 500 * word), form_request("/" + 5000 * word)
+    assert calls_of(lambda: resembles_upload_path(longer)) <= 1.1 * calls_of(lambda: resembles_upload_path(long))
+
+
+@pytest.mark.parametrize("value", ["${" * 16_000, "$" * 32_000, "${" * 16_000 + "$"])
+def test_a_variable_is_searched_for_once(value):
+    def seconds(text: str) -> float:
+        best = float("inf")
+        for _ in range(5):
+            began = time.process_time()
+            claimed_build(MultiDict({"job_id": text}))
+            best = min(best, time.process_time() - began)
+        return best
+
+    assert seconds(value) < 8 * max(seconds(value[: len(value) // 8]), 1e-4)  # a search from every `${` takes 64 times
+
+
+@pytest.mark.parametrize("value", ["${JOB}", "a${JOB}b", "${", "}${", "$JOB", "$", "a$JOB", "$JO-B", "${a${b}"])
+def test_a_variable_that_was_not_expanded_is_named(value):
+    expanded = value in {"${", "}${", "$", "a$JOB", "$JO-B"}
+    with pytest.raises(BadParameter) as error:
+        read_parameters(GOOD | {"job_id": value})
+    assert ("not expanded" in str(error.value)) is not expanded
