@@ -217,7 +217,7 @@ async def test_while_it_drains_readiness_is_red_and_a_second_sigterm_ends_it_at_
     await _goes_on_to_its_end(gateway, sandbox, build)
 
 
-async def test_an_upload_in_the_middle_of_sigterm_is_finished_and_whoever_comes_after_it_is_told_to_come_again(
+async def test_an_upload_in_the_middle_of_sigterm_is_finished_and_later_ones_get_503(
     gateway: GatewayProcess, sandbox: Sandbox, build: Build
 ) -> None:
     _begin(sandbox, build)

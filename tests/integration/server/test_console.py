@@ -407,7 +407,7 @@ async def test_pages_of_other_sites_cannot_act(serve, ledger):
 @pytest.mark.parametrize(
     "lines", [["ann", "bob"], ["bob", "ann"], ["ann", "ann"], ["ann", ""], ["an\u202en"]], ids=ascii
 )
-async def test_a_proxy_that_sends_several_names_or_unprintable_ones_names_nobody(serve, lines):
+async def test_a_proxy_that_sends_several_names_or_unprintable_ones_identifies_no_person(serve, lines):
     client = await serve(replace(BEHIND_PROXY, operator_tokens=(OPERATOR,)))
     headers = CIMultiDict([("X-Forwarded-User", line) for line in lines])
     for path in ("/api/v1/builds", "/api/v1/audit"):

@@ -85,7 +85,7 @@ async def test_a_copy_on_disk_is_served_to_be_saved_under_a_harmless_name(ledger
     assert answer.headers["Content-Disposition"] == f"attachment; filename=\"{saved_as}\"; filename*=UTF-8''{saved_as}"
 
 
-async def test_a_copy_in_s3_is_a_link_that_nobody_keeps(ledger, get):
+async def test_a_copy_in_s3_is_a_link_that_no_cache_keeps(ledger, get):
     visit = await accepted(ledger)
     await deliver(ledger, visit, *BOTH)
     answer = await get(LinkingArchive())

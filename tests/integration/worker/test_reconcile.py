@@ -38,7 +38,7 @@ async def test_a_report_that_came_while_a_put_ran_is_in_the_run_that_ends_after_
     assert play.outside.stored_at_finalize[0] == 2
 
 
-async def test_a_visit_whose_build_has_a_newer_owner_asks_nobody_for_anything(play):
+async def test_a_reconciler_whose_build_has_a_newer_owner_makes_no_call(play):
     """As one that stood still: its lease ran out, and it does not know."""
     await play.ledger.accept(report(), **BUILD)
     late = await play.ledger.claimed()
