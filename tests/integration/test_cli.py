@@ -233,6 +233,7 @@ def test_migrate_makes_the_ledger_and_may_be_run_again(bridge, config, tmp_path)
 
     assert first[0] == again[0] == 0
     assert first[1] == again[1] == f"The ledger {tmp_path}/bridge.db is at schema {newest_revision()}.\n"
+    assert (tmp_path / "bridge.db").stat().st_mode & 0o007 == 0  # other users cannot read it
 
 
 def test_migrate_does_not_touch_a_ledger_that_a_gateway_has_open(bridge, config, tmp_path):
