@@ -264,7 +264,9 @@ def test_a_page_of_something_in_front_kills_nothing_and_parts_what_was_sent_toge
     ],
 )
 def test_what_failed_is_tried_again_together(outcome):
-    for values in after(outcome, 1, 2):
+    found = after(outcome, 1, 2)
+    assert len(found) == 2
+    for values in found:
         assert "state" not in values
         assert "send_alone" not in values
         assert values["due_at"] > NOW
