@@ -251,6 +251,30 @@ def test_migrate_does_not_touch_a_ledger_that_a_gateway_has_open(bridge, config,
     )
 
 
+# -- move --------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("source", "target", "spools", "complaint"),
+    [
+        ("sqlite:///{0}/a.db", "sqlite:///{0}/./a.db", (), "--from and --to name the same ledger."),
+        ("postgresql://u:one@h/d", "postgresql://u:two@h/d", (), "--from and --to name the same ledger."),
+        ("sqlite:///{0}/a.db", "sqlite:///{0}/b.db", ("--from-spool", "{0}/s", "--to-spool", "{0}/s"), "same spool."),
+        ("mysql://h/d", "sqlite:///{0}/b.db", (), "--from: write sqlite:///folder/bridge.db or postgresql://"),
+        ("sqlite:///{0}/a.db", "b.db", (), "--to: write sqlite:///folder/bridge.db or postgresql://"),
+    ],
+)
+def test_move_rejects_ledgers_and_spools_that_it_cannot_move_between(
+    bridge, config, tmp_path, source, target, spools, complaint
+):
+    places = [text.format(tmp_path) for text in ("--from", source, "--to", target, *spools)]
+    code, out, err = bridge("move", *places, "--config", config)
+
+    assert (code, out) == (1, "")
+    assert complaint in " ".join(err.split())
+    assert list(tmp_path.glob("*.db*")) == []
+
+
 # -- hash-token --------------------------------------------------------------------------------------------------------
 
 
