@@ -27,7 +27,7 @@ PAGE_IDS = [str(path.relative_to(REPOSITORY)) for path in PAGES]
 SERIES_ENDS = re.compile(r"_(total|bucket|count|sum)$")
 LINK = r"\]\(([^)\s]+)\)"
 PATH = r"`((?:bridge/|docs/|tests/)?[a-z_0-9/]+(?:\.py|/))`"
-TEST_NAME = r"`(test_\w+)`"
+TEST_NAME = r"`(?:tests/[\w/]+\.py::)?(test_\w+)`"
 SETTING = r"`(\w+)\.(\w+)(?: = [^`]*)?`"
 
 
