@@ -527,6 +527,9 @@ def builds(  # noqa: PLR0913 -- one parameter for each option
     branch: Annotated[str, typer.Option(metavar="NAME", help="Only of this branch.", show_default=False)] = "",
     commit: Annotated[str, typer.Option(metavar="SHA", help="Only of this commit.", show_default=False)] = "",
     problems: Annotated[bool, typer.Option("--problems", metavar="", help="Only those to look at.")] = False,
+    mirror_differs: Annotated[
+        bool, typer.Option("--mirror-differs", metavar="", help="Only those whose mirror does not agree.")
+    ] = False,
     limit: Limit = 20,
     after: After = "",
     follow: Annotated[bool, typer.Option("--follow", "-f", metavar="", help="Print changes as they happen.")] = False,
@@ -547,6 +550,7 @@ def builds(  # noqa: PLR0913 -- one parameter for each option
         branch=branch,
         commit=commit,
         problems="true" if problems else "",
+        mirror_differs="true" if mirror_differs else "",
         limit=limit,
         after=after,
     )

@@ -20,6 +20,7 @@ from bridge.errors import BridgeError
 
 FOLLOW_SECONDS: Final = 2.0
 FINAL_STATES: Final = ("finalized", "no_run")
+MIRROR_AGREES: Final = "agrees"
 STATE_COLORS: Final = {"open": "cyan", "ended": "yellow", "finalized": "green", "no_run": "dim"}
 
 Object = Mapping[str, Any]
@@ -266,6 +267,8 @@ def _summary(build: Object) -> Iterator[str]:
             yield f"{states.count(state)} {state}"
     if build["rejections"]:
         yield counted(len(build["rejections"]), "rejection")
+    if build["mirror"] not in (None, MIRROR_AGREES):
+        yield f"mirror {printable(build['mirror'])}"
     yield from (printable(build[name]) for name in ("blocked_reason", "stuck_reason", "last_error") if build[name])
 
 

@@ -440,8 +440,12 @@ async def undo(source: Side, target: Side, spools: Spools, progress: Progress) -
     if theirs is not None and theirs.state in {MoveState.ARRIVED, MoveState.MOVED}:
         await _require_no_upload_since(target, theirs)
         await target.run(lambda connection: set_state(connection, ours.id, MoveState.MOVED))
-        await _require_both_alone(source, target)
-        await _require_no_upload_since(target, theirs)
+        try:  # once more: a gateway may have started before the mark
+            await _require_both_alone(source, target)
+            await _require_no_upload_since(target, theirs)
+        except MoveRejected:  # the target has all rows still, so it stays in use
+            await target.run(lambda connection: set_state(connection, ours.id, MoveState.ARRIVED))
+            raise
         await source.run(_clear)
         for table in _tables():
             await _copy_table(target, source, table, progress)

@@ -24,7 +24,7 @@ from sqlalchemy import (
 from bridge.domain.build import Build, BuildNo, BuildState, DeliveryState, DeliveryTarget
 from bridge.domain.circuit_breaker import CircuitBreakers
 from bridge.domain.intake import Rejection, explaining
-from bridge.domain.lifecycle.mirror import TestTotals
+from bridge.domain.lifecycle.mirror import AGREES, TestTotals
 from bridge.store import row_mapping
 from bridge.store.api_types import BuildRows, BuildView, build_view, may_go_to, rejected_upload_view
 from bridge.store.attempts import attempts_of
@@ -61,6 +61,7 @@ class BuildsQuery:
     commit: str | None = None
     caller: str | None = None  # of one of its reports
     problems: bool = False  # only builds that an operator should look at
+    mirror_differs: bool = False  # only builds whose mirror at CodeArts does not agree
     limit: int = 100
     before_id: int = MAX_ID  # `next_before_id` of the page before
     until: int | None = None  # accepted before, microseconds UTC
@@ -116,7 +117,8 @@ def builds_page(connection: Connection, query: BuildsQuery) -> tuple[list[row_ma
 def _is_narrow(query: BuildsQuery) -> bool:
     """Return whether the filters beside the caller find few builds."""
     unfinished = query.state not in (None, BuildState.FINALIZED)
-    return query.problems or unfinished or query.job_id is not None or query.commit is not None
+    few = query.problems or query.mirror_differs or unfinished
+    return few or query.job_id is not None or query.commit is not None
 
 
 def _page_of_caller(
@@ -229,6 +231,8 @@ def _page(query: BuildsQuery, among: Sequence[int] | None = None) -> Select[Any]
             wanted.append(UNFINISHED_BUILD)
     if query.route is not None:
         wanted.append(builds.c.route == query.route)
+    if query.mirror_differs:
+        wanted.append(MIRROR_DIFFERS)
     if query.caller is not None:
         own = (reports.c.build_id == builds.c.id, reports.c.caller == query.caller)
         wanted.append(select(reports.c.id).where(*own).exists())
@@ -284,6 +288,9 @@ PROBLEMS: Final = (
     builds.c.id.in_(select(deliveries.c.build_id).where(deliveries.c.state == DeliveryState.DEAD, UNFINISHED_DELIVERY)),
 )
 """The conditions of builds that an operator should look at; each reads an index of few rows."""
+
+MIRROR_DIFFERS: Final = _among(SAME.c.mirror != literal_column(f"'{AGREES}'"))
+"""The condition of builds whose mirror was compared and does not agree, or could not be compared."""
 
 
 def _fitting(connection: Connection, found: Sequence[row_mapping.BuildRow]) -> int:

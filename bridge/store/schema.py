@@ -116,6 +116,7 @@ _partial_index("ix_builds_waiting_on", builds.c.waiting_on, builds.c.id, where="
 _partial_index("ix_builds_stuck_reason", builds.c.id, where="stuck_reason IS NOT NULL")
 _partial_index("ix_builds_blocked_reason", builds.c.id, where="blocked_reason IS NOT NULL")
 _partial_index("ix_builds_result_mismatch", builds.c.ended_at, where="result_mismatch IS NOT NULL")
+_partial_index("ix_builds_mirror_differs", builds.c.id, where="mirror <> 'agrees'")
 sa.Index("ix_builds_job_id", builds.c.job_id, builds.c.id)
 sa.Index("ix_builds_state", builds.c.state, builds.c.id)
 sa.Index("ix_builds_route", builds.c.route, builds.c.id)

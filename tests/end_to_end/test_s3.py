@@ -102,7 +102,7 @@ async def test_a_report_goes_through_s3_and_is_gone_from_there_when_it_is_delive
 
 @pytest.mark.timeout(600)  # a server that was stopped takes its time to find itself again
 @pytest.mark.parametrize("away", ["gone", pytest.param("hanging", marks=pytest.mark.early)])
-async def test_while_s3_is_away_small_reports_are_taken_large_ones_refused_in_time_and_all_mends_itself(
+async def test_while_s3_is_away_small_reports_are_accepted_large_ones_rejected_in_time_and_all_recovers(
     own_weed: Weed, at, new_gateway, http, away
 ):
     gateway = new_gateway(at(own_weed))

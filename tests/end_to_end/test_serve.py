@@ -45,6 +45,17 @@ def build(corpus: Corpus) -> Build:
 
 
 @pytest.fixture
+def settings(settings: dict[str, Any], request: pytest.FixtureRequest) -> Settings:
+    """Return the usual settings; the parameter of a test is server.shutdown_timeout."""
+    if not hasattr(request, "param"):
+        return settings
+    return {**settings, "server": {**settings["server"], "shutdown_timeout": request.param}}
+
+
+DRAINS_FOR_A_SECOND = pytest.mark.parametrize("settings", ["1s"], indirect=True)
+
+
+@pytest.fixture
 def ledger(tmp_path: Path) -> Path:
     return tmp_path / "bridge.db"
 
@@ -175,34 +186,30 @@ async def test_sigterm_lets_a_put_that_is_under_way_finish(
     assert [upload.puts for upload in uploads_of(sandbox.state, build)] == [1]
 
 
-class TestWithALittlePatience:
-    """A gateway that drains for a second, before a storage that never answers."""
+@DRAINS_FOR_A_SECOND
+async def test_sigterm_gives_up_a_put_that_hangs_and_the_next_start_sends_it_to_the_same_place(
+    gateway: GatewayProcess, sandbox: Sandbox, ci: Ci, build: Build, ledger: Path
+) -> None:
+    await _put_under_way(sandbox, ci, build, HANGS)
+    assert await gateway.terminate() == 0
+    assert [row.state for row in registrations(ledger)] == ["registered"]
+    await _goes_on_to_its_end(gateway, sandbox, build)
 
-    @pytest.fixture
-    def settings(self, settings: dict[str, Any]) -> Settings:
-        return {**settings, "server": {**settings["server"], "shutdown_timeout": "1s"}}
 
-    async def test_sigterm_gives_up_a_put_that_hangs_and_the_next_start_sends_it_to_the_same_place(
-        self, gateway: GatewayProcess, sandbox: Sandbox, ci: Ci, build: Build, ledger: Path
-    ) -> None:
-        await _put_under_way(sandbox, ci, build, HANGS)
-        assert await gateway.terminate() == 0
-        assert [row.state for row in registrations(ledger)] == ["registered"]
-        await _goes_on_to_its_end(gateway, sandbox, build)
-
-    async def test_sigterm_cuts_off_an_upload_that_stands_still_and_keeps_nothing_of_it(
-        self, gateway: GatewayProcess, sandbox: Sandbox, ci: Ci, build: Build
-    ) -> None:
-        body = _form(build)
-        reader, writer = await _ask_to_send(gateway, build, len(body))
-        writer.write(body[: len(body) // 2])
-        assert await gateway.terminate() == 0
-        with suppress(ConnectionError):
-            assert not (await reader.read()).startswith(b"HTTP/1.1 200")
-        writer.close()
-        await gateway.start()
-        await ci.play(build)
-        await until(lambda: all_processed(sandbox.state, build), "the same upload, sent again, has arrived")
+@DRAINS_FOR_A_SECOND
+async def test_sigterm_cuts_off_an_upload_that_stands_still_and_keeps_nothing_of_it(
+    gateway: GatewayProcess, sandbox: Sandbox, ci: Ci, build: Build
+) -> None:
+    body = _form(build)
+    reader, writer = await _ask_to_send(gateway, build, len(body))
+    writer.write(body[: len(body) // 2])
+    assert await gateway.terminate() == 0
+    with suppress(ConnectionError):
+        assert not (await reader.read()).startswith(b"HTTP/1.1 200")
+    writer.close()
+    await gateway.start()
+    await ci.play(build)
+    await until(lambda: all_processed(sandbox.state, build), "the same upload, sent again, has arrived")
 
 
 async def test_while_it_drains_readiness_is_red_and_a_second_sigterm_ends_it_at_once(
@@ -217,7 +224,7 @@ async def test_while_it_drains_readiness_is_red_and_a_second_sigterm_ends_it_at_
     await _goes_on_to_its_end(gateway, sandbox, build)
 
 
-async def test_an_upload_in_the_middle_of_sigterm_is_finished_and_whoever_comes_after_it_is_told_to_come_again(
+async def test_an_upload_in_the_middle_of_sigterm_is_finished_and_later_ones_get_503(
     gateway: GatewayProcess, sandbox: Sandbox, build: Build
 ) -> None:
     _begin(sandbox, build)

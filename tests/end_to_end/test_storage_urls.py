@@ -17,7 +17,7 @@ RUN_OUT = 6  # more URLs than a report is refused on before it is given up
 EXPIRED = {"status": 403, "body": "<Error><Code>AccessDenied</Code><Message>Request has expired</Message></Error>"}
 
 
-async def test_a_storage_url_into_our_own_network_reaches_nobody_there(
+async def test_a_storage_url_into_our_own_network_reaches_no_server_there(
     new_gateway: NewGateway, settings: dict[str, Any], sandbox: Sandbox
 ) -> None:
     visits: list[str] = []

@@ -119,13 +119,15 @@ async def test_one_hung_upstream_holds_no_other_up(
         world = sandbox.state
         world.runs.open_project("hung-project-token", "hung")
         s3_url = world.s3_url
+        other = small_build(1)
         async with Ci(world, lambda: gateway.server_url) as ci:
             world.s3_url = hung.url
             await ci.play(small_build(1, job_id="b" * 32))
             await until(lambda: bool(hung.seen), "a PUT hangs")
             world.s3_url = s3_url
-            await ci.play(small_build(1))
-            await until(lambda: all_processed(world, small_build(1)), "the other project's report is delivered")
+            await ci.play(other)
+            await until(lambda: all_processed(world, other), "the other project's report is delivered")
+        assert await _deliveries(gateway) == {"pending", "delivered"}
 
 
 async def test_every_answer_that_says_nothing_is_tried_again_and_nothing_dies(

@@ -233,6 +233,7 @@ def test_migrate_makes_the_ledger_and_may_be_run_again(bridge, config, tmp_path)
 
     assert first[0] == again[0] == 0
     assert first[1] == again[1] == f"The ledger {tmp_path}/bridge.db is at schema {newest_revision()}.\n"
+    assert (tmp_path / "bridge.db").stat().st_mode & 0o007 == 0  # other users cannot read it
 
 
 def test_migrate_does_not_touch_a_ledger_that_a_gateway_has_open(bridge, config, tmp_path):
@@ -248,6 +249,30 @@ def test_migrate_does_not_touch_a_ledger_that_a_gateway_has_open(bridge, config,
         f"store.url: another gateway (pid {os.getpid()}) has the ledger {tmp_path}/bridge.db open. "
         "Stop it first, or leave it to the gateway, which migrates its ledger when it starts.\n"
     )
+
+
+# -- move --------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("source", "target", "spools", "complaint"),
+    [
+        ("sqlite:///{0}/a.db", "sqlite:///{0}/./a.db", (), "--from and --to name the same ledger."),
+        ("postgresql://u:one@h/d", "postgresql://u:two@h/d", (), "--from and --to name the same ledger."),
+        ("sqlite:///{0}/a.db", "sqlite:///{0}/b.db", ("--from-spool", "{0}/s", "--to-spool", "{0}/s"), "same spool."),
+        ("mysql://h/d", "sqlite:///{0}/b.db", (), "--from: write sqlite:///folder/bridge.db or postgresql://"),
+        ("sqlite:///{0}/a.db", "b.db", (), "--to: write sqlite:///folder/bridge.db or postgresql://"),
+    ],
+)
+def test_move_rejects_ledgers_and_spools_that_it_cannot_move_between(
+    bridge, config, tmp_path, source, target, spools, complaint
+):
+    places = [text.format(tmp_path) for text in ("--from", source, "--to", target, *spools)]
+    code, out, err = bridge("move", *places, "--config", config)
+
+    assert (code, out) == (1, "")
+    assert complaint in " ".join(err.split())
+    assert list(tmp_path.glob("*.db*")) == []
 
 
 # -- hash-token --------------------------------------------------------------------------------------------------------

@@ -53,7 +53,7 @@ def called(sandbox, where):
 @pytest.mark.parametrize(
     "codearts", [RIGHT, AKSK, 'auth = "token"\ntoken = "known"\n'], ids=["password", "aksk", "token"]
 )
-async def test_a_build_is_described_watched_and_finalized_as_whoever_we_are(sandbox, tmp_path, codearts):
+async def test_a_build_is_described_polled_and_finalized_with_each_kind_of_credentials(sandbox, tmp_path, codearts):
     sandbox.state.behavior = sandbox.state.behavior.changed({"codearts_tokens": ["known"]})
     async with gateway(tmp_path, sandbox, codearts) as running:
         await upload(running)
@@ -66,7 +66,7 @@ async def test_a_build_is_described_watched_and_finalized_as_whoever_we_are(sand
     assert {call.status for call in sandbox.state.calls.at("codearts.*")} <= {200, None}
 
 
-async def test_a_token_that_ends_in_the_middle_is_renewed_and_nobody_notices(sandbox, tmp_path):
+async def test_a_token_that_ends_between_two_calls_is_renewed_after_one_401(sandbox, tmp_path):
     async with gateway(tmp_path, sandbox, RIGHT) as running:
         await upload(running)
         await sandbox.state.calls.wait_for("codearts.build_info")

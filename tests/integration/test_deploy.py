@@ -41,8 +41,8 @@ def tool(name: str) -> str:
     return found
 
 
-def run(*command: str | Path, folder: Path = REPOSITORY) -> None:
-    """Run a linter; fail with its output."""
+def expect_no_fault(*command: str | Path, folder: Path = REPOSITORY) -> None:
+    """Run a linter; fail with its output if it finds a fault."""
     done = subprocess.run(command, check=False, cwd=folder, capture_output=True, text=True, timeout=200)
     assert done.returncode == 0, done.stdout + done.stderr
 
@@ -60,18 +60,18 @@ def compose(folder: Path) -> dict[str, Any]:
 
 
 def test_yaml_is_as_yamllint_wants_it() -> None:
-    run(tool("yamllint"), "--strict", "-c", ".yamllint.yaml", "deploy")
+    expect_no_fault(tool("yamllint"), "--strict", "-c", ".yamllint.yaml", "deploy")
 
 
 def test_hadolint_finds_nothing_in_the_dockerfile() -> None:
-    run(tool("hadolint"), "Dockerfile")
+    expect_no_fault(tool("hadolint"), "Dockerfile")
 
 
 @pytest.mark.parametrize("folder", [DEPLOY / "caddy", SINGLE], ids=["front", "compose"])
 def test_caddy_reads_its_files(folder: Path) -> None:
     caddy = tool("caddy")
-    run(caddy, "validate", "--adapter", "caddyfile", "--config", folder / "Caddyfile")
-    run(caddy, "fmt", "--diff", folder / "Caddyfile")
+    expect_no_fault(caddy, "validate", "--adapter", "caddyfile", "--config", folder / "Caddyfile")
+    expect_no_fault(caddy, "fmt", "--diff", folder / "Caddyfile")
 
 
 @pytest.mark.parametrize(
@@ -92,7 +92,7 @@ def test_nginx_reads_its_files(path: Path, tmp_path: Path) -> None:
         f"pid {tmp_path}/pid; error_log stderr; events {{}}\n"
         f"http {{ access_log off; client_body_temp_path {tmp_path}/body; {folders} include {tmp_path}/site.conf; }}\n"
     )
-    run(nginx, "-t", "-q", "-p", tmp_path, "-c", tmp_path / "nginx.conf")
+    expect_no_fault(nginx, "-t", "-q", "-p", tmp_path, "-c", tmp_path / "nginx.conf")
 
 
 def test_systemd_reads_its_units(tmp_path: Path) -> None:

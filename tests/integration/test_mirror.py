@@ -48,7 +48,8 @@ async def copies(running):
     return {each["state"] for report in reports for each in report["deliveries"] if each["target"] == "codearts"}
 
 
-async def says(running, mirror):
+async def expect_mirror(running, mirror):
+    """Wait until the mirror of the build begins with a text; the gateway's patience bounds it."""
     await until(lambda: _says(running, mirror))
 
 
@@ -72,7 +73,7 @@ async def test_what_is_uploaded_is_at_codearts_too_and_both_sides_count_alike(tm
     build = start(sandbox)
     async with gateway(tmp_path, sandbox) as running:
         await upload(running, 1, junit(3, 1), junit(2), node_id="1")
-        await says(running, "agrees")
+        await expect_mirror(running, "agrees")
 
         assert at_codearts(sandbox, build) == [("1", 2), ("1", 3)]
         assert "its mirror at CodeArts: agrees" in await why(running)
@@ -83,7 +84,7 @@ async def test_a_node_that_codearts_does_not_know_becomes_the_one_it_knows(tmp_p
     build = start(sandbox)
     async with gateway(tmp_path, sandbox) as running:
         await upload(running, 1, junit(1), node_id="linux")
-        await says(running, "agrees")
+        await expect_mirror(running, "agrees")
     assert at_codearts(sandbox, build) == [("1", 1)]
 
 
@@ -109,7 +110,7 @@ async def test_without_usable_full_stages_reports_go_to_the_node_they_were_sent_
     sandbox.state.faults.at_random("codearts.full_stages", rate=1, answer=answer, seed=1)
     async with gateway(tmp_path, sandbox) as running:
         await upload(running, 1, junit(1), node_id="linux")
-        await says(running, "agrees")
+        await expect_mirror(running, "agrees")
     assert at_codearts(sandbox, build) == [("linux", 1)]
 
 
@@ -118,7 +119,7 @@ async def test_full_stages_above_64_kib_are_read(tmp_path, sandbox):
     sandbox.state.faults.at_random("codearts.full_stages", rate=1, answer={"status": 200, "body": LARGE}, seed=1)
     async with gateway(tmp_path, sandbox) as running:
         await upload(running, 1, junit(1), node_id="linux")
-        await says(running, "agrees")
+        await expect_mirror(running, "agrees")
     assert at_codearts(sandbox, build) == [("7", 1)]
 
 
@@ -128,7 +129,7 @@ async def test_a_short_outage_of_full_stages_is_waited_for(tmp_path, sandbox, an
     sandbox.state.faults.script("codearts.full_stages", answer, answer)
     async with gateway(tmp_path, sandbox) as running:
         await upload(running, 1, junit(1), node_id="linux")
-        await says(running, "agrees")
+        await expect_mirror(running, "agrees")
     assert at_codearts(sandbox, build) == [("1", 1)]
 
 
@@ -186,7 +187,7 @@ async def test_what_codearts_does_not_call_a_success_or_refuses_itself_is_tried_
     sandbox.state.faults.script("codearts.upload", *[answer] * 4)
     async with gateway(tmp_path, sandbox) as running:
         await upload(running, 1, junit(1), junit(2), junit(3, padding=300_000), node_id="1")
-        await says(running, "agrees")
+        await expect_mirror(running, "agrees")
         assert await copies(running) == {"delivered"}
     assert at_codearts(sandbox, build) == [("1", 1), ("1", 2), ("1", 3)]
 
@@ -231,7 +232,7 @@ async def test_what_codearts_refuses_for_good_is_dead_there_and_delivered_at_tes
     async with gateway(tmp_path, sandbox) as running:
         # Refused together, then each by itself, of which one once more.
         await upload(running, 1, junit(3), junit(2), node_id="1")
-        await says(running, "agrees")
+        await expect_mirror(running, "agrees")
 
         states = [
             each["state"]
@@ -249,7 +250,7 @@ async def test_reports_whose_answer_was_lost_are_not_sent_again_if_codearts_coun
     sandbox.state.faults.script("codearts.upload", {"cut": True, "after": True})
     async with gateway(tmp_path, sandbox) as running:
         await upload(running, 1, junit(2), node_id="1")
-        await says(running, "agrees")
+        await expect_mirror(running, "agrees")
         assert await copies(running) == {"delivered"}
     assert at_codearts(sandbox, build) == [("1", 2)]
 
@@ -259,7 +260,7 @@ async def test_reports_whose_request_was_lost_are_sent_again(tmp_path, sandbox):
     sandbox.state.faults.script("codearts.upload", {"cut": True})
     async with gateway(tmp_path, sandbox) as running:
         await upload(running, 1, junit(2), node_id="1")
-        await says(running, "agrees")
+        await expect_mirror(running, "agrees")
     assert at_codearts(sandbox, build) == [("1", 2)]
 
 
@@ -268,7 +269,7 @@ async def test_a_report_too_large_to_be_signed_dies_at_once_and_says_why(tmp_pat
     build = start(sandbox)
     async with gateway(tmp_path, sandbox, AKSK) as running:
         await upload(running, 1, junit(1, padding=12_000_000), junit(2), node_id="1")
-        await says(running, "agrees")
+        await expect_mirror(running, "agrees")
         assert "Set codearts.auth" in await why(running)
     assert at_codearts(sandbox, build) == [("1", 2)]
 

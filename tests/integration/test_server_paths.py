@@ -61,6 +61,6 @@ async def test_a_secret_of_the_bridge_that_is_sent_to_a_wrong_path_stays_with_th
     for secret in ("canary-hook", "canary-unused"):
         await doors("GET", "/metrics", headers={"Authorization": f"Bearer {secret}"})
         await doors("GET", "/metrics", headers={"X-Auth-Token": secret})
-    await doors("GET", "/metrics", headers={"X-Auth-Token": "a token of somebody else"})
+    await doors("GET", "/metrics", headers={"X-Auth-Token": "a token of another caller"})
     calls = sandbox.state.calls.at("codearts.unknown")
     assert [{"Authorization", "X-Auth-Token"} & set(call.headers) for call in calls] == [set()] * 4 + [{"X-Auth-Token"}]

@@ -23,7 +23,7 @@ BROKEN = {
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Corpus:
-    """Files by name: reports that the gate accepts, and the others."""
+    """Files by name: reports that validation accepts, and the others."""
 
     reports: tuple[tuple[str, bytes], ...]
     refused: tuple[tuple[str, bytes], ...]

@@ -178,9 +178,9 @@ class WebhookReceiver:
     # https://developer.work.weixin.qq.com/document/path/91770
     def _check_wecom(self, _request: web.Request, content: dict[str, Any], _body: bytes) -> None:
         assert content["msgtype"] == "text"
-        assert set(content["text"]) == {"content"}, "somebody is mentioned"
+        assert set(content["text"]) == {"content"}, "it mentions a person"
         assert 0 < len(content["text"]["content"].encode()) <= 2048
-        assert "<@" not in content["text"]["content"], "somebody is mentioned"
+        assert "<@" not in content["text"]["content"], "it mentions a person"
 
 
 def _texts(value: Any) -> list[str]:

@@ -26,6 +26,10 @@ OPERATE = (REPOSITORY / "docs" / "operate.md").read_text(encoding="utf-8")
 
 PAGE_IDS = [str(path.relative_to(REPOSITORY)) for path in PAGES]
 SERIES_ENDS = re.compile(r"_(total|bucket|count|sum)$")
+LINK = r"\]\(([^)\s]+)\)"
+PATH = r"`((?:bridge/|docs/|tests/)?[a-z_0-9/]+(?:\.py|/))`"
+TEST_NAME = r"`(?:tests/[\w/]+\.py::)?(test_\w+)`"
+SETTING = r"`(\w+)\.(\w+)(?: = [^`]*)?`"
 
 
 def text_of(path):
@@ -87,9 +91,14 @@ def test_the_readme_names_every_parameter_of_an_upload():
     assert [name for name in METADATA_NAMES if not re.search(rf"(?m)^\| .*`{name}\b", readme)] == []
 
 
+@pytest.mark.parametrize("pattern", [LINK, PATH, TEST_NAME, SETTING])
+def test_what_is_looked_for_on_the_pages_is_there(pattern):
+    assert any(re.search(pattern, text_of(path)) for path in PAGES)
+
+
 @pytest.mark.parametrize("path", PAGES, ids=PAGE_IDS)
 def test_every_link_leads_to_a_page_and_a_heading_of_it(path):
-    for target in re.findall(r"\]\(([^)\s]+)\)", text_of(path)):
+    for target in re.findall(LINK, text_of(path)):
         if target.startswith("https://"):
             continue
         name, _, anchor = target.partition("#")
@@ -100,14 +109,14 @@ def test_every_link_leads_to_a_page_and_a_heading_of_it(path):
 
 @pytest.mark.parametrize("path", PAGES, ids=PAGE_IDS)
 def test_every_module_and_folder_that_a_page_names_exists(path):
-    for name in re.findall(r"`((?:bridge/|docs/|tests/)?[a-z_0-9/]+(?:\.py|/))`", text_of(path)):
+    for name in re.findall(PATH, text_of(path)):
         assert any((root / name).exists() for root in (REPOSITORY, CODE, path.parent)), name
 
 
 @pytest.mark.parametrize("path", PAGES, ids=PAGE_IDS)
 def test_every_test_that_a_page_names_exists(path):
     known = {name for file in TESTS.rglob("test_*.py") for name in re.findall(r"def (test_\w+)", text_of(file))}
-    assert set(re.findall(r"`(test_\w+)`", text_of(path))) <= known
+    assert set(re.findall(TEST_NAME, text_of(path))) <= known
 
 
 @pytest.mark.parametrize("path", PAGES, ids=PAGE_IDS)
@@ -115,7 +124,7 @@ def test_every_setting_that_a_page_names_exists(path):
     if path.name == "api.md":
         pytest.skip("It names fields of the API.")
     tables = {name: table_of(field) for name, field in Settings.model_fields.items()}
-    for table, setting in re.findall(r"`(\w+)\.(\w+)(?: = [^`]*)?`", text_of(path)):
+    for table, setting in re.findall(SETTING, text_of(path)):
         if tables.get(table) is not None and setting not in {"py", "toml"}:
             assert setting in names_of(tables[table]), f"{table}.{setting}"
 

@@ -13,7 +13,7 @@ def row(name: str) -> list[str]:
     return [cell.strip() for cell in line.strip("|").split("|")]
 
 
-def test_the_page_says_of_made_reports_what_the_gate_says_of_them_today():
+def test_the_page_states_of_made_reports_what_validation_states_of_them_today():
     assert TEXT.endswith(table(MADE)), "docs/verdicts.md is stale. Run `make verdicts CORPUS=folder`."
 
 

@@ -63,12 +63,7 @@ class BackfillOptions:
 def backfill(options: BackfillOptions, environ: Mapping[str, str] = os.environ) -> int:
     """Send past builds; return the exit code. Raise BridgeError or OSError if that cannot begin."""
     jobs = [_job_id(text) for text in options.jobs]
-    if options.project_id and not is_job_id(options.project_id):
-        raise BadParameter(f"--project: {options.project_id} is not 32 digits and letters. Take them from its address.")
-    if options.source is not None and not options.source.exists():
-        raise BadParameter(f"{options.source} does not exist. Name a folder with reports, or an archive of them.")
-    if options.source is None and not jobs:
-        raise BadParameter("Name a folder or an archive with reports, or jobs with --job, or both.")
+    _require_sources(options)
     template = Template(options.template, job_id=jobs[0] if len(jobs) == 1 else "") if options.source else None
     since = _since(options.since)
     client = None if options.dry_run else open_client(options.url, options.token_file, environ)
@@ -81,19 +76,38 @@ def backfill(options: BackfillOptions, environ: Mapping[str, str] = os.environ) 
         if not report.jobs():
             raise BridgeError(_nothing_found(options, left_out))
         if client is None:
-            trial = Trial(rate=options.rate)
-            for file in state.files_left():
-                trial.add(examine([file]))
-            print_report(report, json_wanted=options.json_wanted, exit_code=EXIT_SENT, trial=trial)
-            return EXIT_SENT
+            return _try(options, state, report)
         run = _Run(options=options, client=client, state=state, note=note, with_files=template is not None)
-        code = run.send()
-        report.problems = run.problems
-        code = code or (EXIT_REJECTED if report.has_rejections else EXIT_SENT)
-        if not report.left:
-            state.unpacked.unlink(missing_ok=True)
-        print_report(report, json_wanted=options.json_wanted, exit_code=code)
-        return code
+        return _send(run, report)
+
+
+def _require_sources(options: BackfillOptions) -> None:
+    if options.project_id and not is_job_id(options.project_id):
+        raise BadParameter(f"--project: {options.project_id} is not 32 digits and letters. Take them from its address.")
+    if options.source is not None and not options.source.exists():
+        raise BadParameter(f"{options.source} does not exist. Name a folder with reports, or an archive of them.")
+    if options.source is None and not options.jobs:
+        raise BadParameter("Name a folder or an archive with reports, or jobs with --job, or both.")
+
+
+def _try(options: BackfillOptions, state: BackfillState, report: BackfillReport) -> int:
+    """Print what a backfill would send."""
+    trial = Trial(rate=options.rate)
+    for file in state.files_left():
+        trial.add(examine([file]))
+    print_report(report, json_wanted=options.json_wanted, exit_code=EXIT_SENT, trial=trial)
+    return EXIT_SENT
+
+
+def _send(run: "_Run", report: BackfillReport) -> int:
+    """Send all builds that are left, and print what became of them; return the exit code."""
+    code = run.send()
+    report.problems = run.problems
+    code = code or (EXIT_REJECTED if report.has_rejections else EXIT_SENT)
+    if not report.left:
+        run.state.unpacked.unlink(missing_ok=True)
+    print_report(report, json_wanted=run.options.json_wanted, exit_code=code)
+    return code
 
 
 def _nothing_found(options: BackfillOptions, left_out: LeftOut) -> str:

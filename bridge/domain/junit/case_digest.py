@@ -103,16 +103,14 @@ class CaseRecorder:
         start = 0
         while start < len(names) and not self._is_full:
             end = start + _CHUNK - len(self._names)
-            self._add_chunk(classnames[start:end], names[start:end], outcomes[start:end], times[start:end])
+            self._add_names(classnames[start:end], names[start:end])
+            self._verdicts += map(VERDICTS.__getitem__, outcomes[start:end])
+            self._times += [time if time is None or len(time) <= MAX_TIME_TEXT else None for time in times[start:end]]
+            if len(self._names) == _CHUNK:
+                self._flush()
             start = end
 
-    def _add_chunk(
-        self,
-        classnames: Sequence[str | None],
-        names: Sequence[str],
-        outcomes: Sequence[int],
-        times: Sequence[str | None],
-    ) -> None:
+    def _add_names(self, classnames: Sequence[str | None], names: Sequence[str]) -> None:
         texts = [name if len(name) <= MAX_NAME else _shortened(name) for name in names]
         before = self._classname
         for at, classname in enumerate(classnames):
@@ -121,10 +119,6 @@ class CaseRecorder:
                 texts[at] = f"{_prefix(classname)}{texts[at]}"
         self._classname = before
         self._names += texts
-        self._verdicts += map(VERDICTS.__getitem__, outcomes)
-        self._times += [time if time is None or len(time) <= MAX_TIME_TEXT else None for time in times]
-        if len(self._names) == _CHUNK:
-            self._flush()
 
     def digest(self) -> bytes:
         """Return the digest, which has at most MAX_DIGEST_BYTES; empty if there is no case."""

@@ -100,6 +100,7 @@ def _paths() -> dict[str, Any]:
         "commit": _TEXT,
         "caller": {**_TEXT, "description": "of one of its reports; a page may have no build and a next page"},
         "problems": _FLAG,
+        "mirror_differs": {**_FLAG, "description": "only builds whose mirror does not agree"},
         **_PAGE,
     }
     build: Parameters = {"job_id": _JOB_ID, "build_no": _NUMBER}

@@ -24,7 +24,10 @@ MAX_TEST_BUILDS = 50
 MAX_TEXT_CHARACTERS = 128  # of a job or route; the ledger has no longer ones
 
 PAGE_NAMES = ("until", "limit", "after")
-BUILDS_NAMES = ("job_id", "build_no", "state", "route", "branch", "commit", "caller", "problems", *PAGE_NAMES)
+BUILDS_NAMES = (
+    *("job_id", "build_no", "state", "route", "branch", "commit", "caller", "problems", "mirror_differs"),
+    *PAGE_NAMES,
+)
 REJECTIONS_NAMES = ("job_id", "build_no", "route", *PAGE_NAMES)
 TESTS_NAMES = ("job_id", "limit")
 WHY_NAMES = ("job_id", "build_no")
@@ -45,6 +48,7 @@ def read_builds_query(query: MultiMapping[str]) -> BuildsQuery:
         commit=_text(query, "commit"),
         caller=_text(query, "caller"),
         problems=_flag(query, "problems"),
+        mirror_differs=_flag(query, "mirror_differs"),
         until=_until(query),
         limit=_limit(query),
         before_id=_before_id(query),

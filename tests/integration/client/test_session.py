@@ -315,9 +315,16 @@ async def test_a_guarded_session_reaches_no_address_that_is_not_public(raw_serve
     assert visits == []
 
 
-async def test_an_upstream_that_repeats_a_secret_of_the_request_is_not_quoted(aiohttp_server, new_session):
+@pytest.mark.parametrize(
+    "header",
+    [
+        *("Project-Token", "X-Auth-Token", "X-Subject-Token", "X-Security-Token", "X-Amz-Security-Token"),
+        "Authorization",
+    ],
+)
+async def test_an_upstream_that_repeats_a_secret_of_the_request_is_not_quoted(aiohttp_server, new_session, header):
     async def echo(request):
-        said = f"no {request.headers['Project-Token']} nor {await request.text()}"
+        said = f"no {request.headers[header]} nor {await request.text()}"
         return web.json_response({"error_message": said}, status=500)
 
     app = web.Application()
@@ -326,7 +333,7 @@ async def test_an_upstream_that_repeats_a_secret_of_the_request_is_not_quoted(ai
     request = Request(
         method="POST",
         url=server.make_url("/"),
-        headers={"Project-Token": "canary-token"},
+        headers={header: "canary-token"},
         body=b"canary-password",
         secrets=("canary-password",),
     )

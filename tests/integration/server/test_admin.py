@@ -108,7 +108,7 @@ async def open_breaker(database, name):
 
 
 @pytest.mark.parametrize("path", ["/metrics", "/api/v1/builds", "/api/v1/why", "/nowhere"])
-async def test_with_a_token_set_nobody_asks_without_it(serve, path):
+async def test_if_a_token_is_set_every_request_needs_it(serve, path):
     client = await serve(tokens=(TOKEN, "another-token-of-the-list"))
     for headers in ({}, {"X-Auth-Token": "guess"}, {"Authorization": f"Basic {TOKEN}"}):
         answer = await client.get(path, headers=headers)
@@ -345,7 +345,7 @@ async def test_why_of_a_refused_build_without_any_row(serve, ledger):
     )
 
 
-async def test_codearts_is_asked_of_a_build_that_nobody_uploaded(serve):
+async def test_codearts_is_asked_of_a_build_without_uploads(serve):
     codearts = CodeArts()
     body = await ask_why(await serve(codearts=codearts), 5)
     assert body["case"] == "never_uploaded"

@@ -127,7 +127,7 @@ async def test_a_refused_build_has_every_field_of_a_build(ask):
     assert list(refused) == list(accepted)
 
 
-async def test_a_build_of_somebody_else_looks_like_one_that_is_not_there(ask):
+async def test_a_build_of_another_caller_looks_like_one_that_is_not_there(ask):
     _, theirs = await ask("other", 1)
     _, absent = await ask("other", 3)
     assert theirs["error_msg"].replace("build 1", "build 3") == absent["error_msg"]

@@ -2,9 +2,11 @@
 
 import asyncio
 import hashlib
+import html
 import re
 import time
 from dataclasses import replace
+from urllib.parse import parse_qs, urlsplit
 
 import pytest
 from aiohttp import web
@@ -50,7 +52,8 @@ CLOSED = AdminAccess(operator_tokens=(OPERATOR,), viewer_tokens=(VIEWER,))
 BEHIND_PROXY = AdminAccess(
     user_header="X-Forwarded-User", user_header_from=read_networks(["127.0.0.0/8"]), operators=("ann",)
 )
-PAGES = ("/", "/builds", "/rejections", "/audit", "/builds?problems=true&branch=main&commit=abc&state=open&route=shop")
+FILTERS = "problems=true&mirror_differs=true&branch=main&commit=abc&state=open&route=shop"
+PAGES = ("/", "/builds", "/rejections", "/audit", f"/builds?{FILTERS}")
 
 
 @pytest.fixture
@@ -407,7 +410,7 @@ async def test_pages_of_other_sites_cannot_act(serve, ledger):
 @pytest.mark.parametrize(
     "lines", [["ann", "bob"], ["bob", "ann"], ["ann", "ann"], ["ann", ""], ["an\u202en"]], ids=ascii
 )
-async def test_a_proxy_that_sends_several_names_or_unprintable_ones_names_nobody(serve, lines):
+async def test_a_proxy_that_sends_several_names_or_unprintable_ones_identifies_no_person(serve, lines):
     client = await serve(replace(BEHIND_PROXY, operator_tokens=(OPERATOR,)))
     headers = CIMultiDict([("X-Forwarded-User", line) for line in lines])
     for path in ("/api/v1/builds", "/api/v1/audit"):
@@ -803,6 +806,33 @@ async def test_a_job_has_its_name_where_it_is_known(serve, ledger):
     client = await serve()
     for path in ("/builds", f"/builds/{JOB}/7"):
         assert "shop nightly" in (await page(client, path))[1]
+
+
+async def test_an_older_page_of_builds_stays_that_page_when_it_is_refreshed(serve, ledger, monkeypatch):
+    monkeypatch.setattr(pages, "PAGE_BUILDS", 1)
+    for number in (1, 2):
+        await ledger.accept(report("a.xml"), build_no=number)
+    client = await serve()
+    _, text, _ = await page(client, "/builds?state=open")
+    older = html.unescape(re.search(r'rel="next" href="(/builds[^"]+)"', text)[1])
+    _, text, _ = await page(client, older)
+    refreshed = html.unescape(re.search(r'hx-get="(/builds[^"]+)"', text)[1])
+    assert parse_qs(urlsplit(refreshed).query) == {"state": ["open"], "after": ["2"]}
+    assert f"/builds/{JOB}/1" in (await page(client, refreshed))[1]
+
+
+async def test_builds_whose_mirror_does_not_agree_are_marked_and_found(serve, ledger):
+    for number, mirror in ((1, "agrees"), (2, "differs: CodeArts counts <0> tests")):
+        await ledger.accept(report("a.xml"), build_no=number)
+        leased = await ledger.claimed()
+        await ledger.record(leased.build, set_build(mirror=mirror))
+    client = await serve()
+    row, mark = f'<tr><td><a href="/builds/{JOB}/', 'title="differs: CodeArts counts &lt;0&gt; tests">mirror</span>'
+    _, text, _ = await page(client, "/builds")
+    assert (text.count(row), text.count(mark), text.count("mirror</span>")) == (2, 1, 1)
+    _, text, _ = await page(client, "/builds?mirror_differs=true")
+    assert (text.count(row), text.count(mark)) == (1, 1)
+    assert '<option value="true" selected>does not agree</option>' in text
 
 
 async def test_lists_begin_with_a_day(serve, ledger, clock):

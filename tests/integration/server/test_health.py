@@ -93,7 +93,7 @@ async def test_a_spool_that_is_gone_is_a_reason_without_its_path(make, tmp_path)
         make(spool=tmp_path / "gone").require_ready()
 
 
-async def test_a_ledger_that_somebody_holds_is_a_reason_until_it_is_free(make, database, clock, monkeypatch):
+async def test_a_ledger_that_another_program_locks_is_a_reason_until_it_is_free(make, database, clock, monkeypatch):
     monkeypatch.setattr(module, "LEDGER_SECONDS", 0.01)
     readiness = make()
     other = sqlite3.connect(database.path, isolation_level=None)

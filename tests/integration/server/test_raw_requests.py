@@ -193,7 +193,7 @@ async def test_no_other_spelling_of_a_path_leads_to_what_the_bridge_answers_itse
     assert "x-request-id" in answer.headers
 
 
-async def test_the_same_token_twice_is_nobodys(url):
+async def test_the_same_token_twice_identifies_no_caller(url):
     answer = await say(url, get(f"/bridge/v1/builds/{JOB}/1", "X-Auth-Token: canary-token").encode())
 
     assert (answer.status, answer.json["error_code"]) == (401, "APIGW.0301")

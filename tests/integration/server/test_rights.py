@@ -158,7 +158,7 @@ async def test_a_report_stands_under_its_callers_name_and_is_seen_by_its_own(sta
 
 
 @SCHEMES
-async def test_nobody_uploads_for_another_routes_job_and_nobody_sees_it(stage, scheme):
+async def test_no_caller_uploads_for_the_job_of_another_route_or_sees_its_builds(stage, scheme):
     status, code, told = await stage.upload(scheme, "both", OTHER_JOB)
     assert (status, code) == (403, "APIGW.0302")
     assert "may not upload for the job" in told["error_msg"]
@@ -234,7 +234,7 @@ async def test_one_of_ours_that_ended_is_never_shown_to_iam(stage):
     [("both", "strangers", "cn-north-4"), ("unnamed", FIRM, "cn-north-4"), ("elsewhere", FIRM, "cn-south-1")],
     ids=["another account", "a user that no table names", "another project"],
 )
-async def test_a_good_token_of_somebody_else_is_refused(stage, user, domain, project):
+async def test_a_good_token_of_another_account_is_rejected(stage, user, domain, project):
     token = await stage.iam_token(user, domain=domain, project=project)
     async with (
         aiohttp.ClientSession() as http,

@@ -301,7 +301,7 @@ async def test_a_signature_that_its_body_would_have_to_prove_opens_nothing_that_
         assert (answer.status, (await answer.json())["error_code"]) == (401, "APIGW.0301")
 
 
-async def test_whether_a_key_may_upload_is_told_only_to_whoever_holds_it(url, build_no):
+async def test_only_the_holder_of_a_key_learns_whether_it_may_upload(url, build_no):
     body = form(("report.xml", GOOD))
     target, headers = signed(url, build_no, body, key=("AKREADER", "sk-reader"))
     impostor = headers | {"Authorization": headers["Authorization"][:-4] + "0000"}

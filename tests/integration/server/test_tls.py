@@ -111,8 +111,8 @@ async def figure(gateway, http):
     return next(line for line in lines if line.startswith("bridge_tls_certificate_invalid "))
 
 
-async def comes(clock, what, wanted):
-    """Let the gateway look at the files until `what()` returns `wanted`."""
+async def expect_soon(clock, what, wanted):
+    """Let the gateway look at the files until `what()` returns `wanted`; fail if it does not."""
     async with asyncio.timeout(PATIENCE_SECONDS):
         while await what() != wanted:
             clock.advance(CHECK_INTERVAL_US)
@@ -180,7 +180,7 @@ async def test_a_renewed_certificate_is_shown_without_a_restart(gateway, files, 
 
     files.put("second")
 
-    await comes(clock, lambda: shown(gateway, files, name=name), "second")
+    await expect_soon(clock, lambda: shown(gateway, files, name=name), "second")
 
 
 @pytest.mark.parametrize("label", ["CERTIFICATE", "X509 CERTIFICATE", "TRUSTED CERTIFICATE"])
@@ -197,7 +197,7 @@ async def test_every_label_of_a_certificate_is_read_at_the_start_and_later(tmp_p
         assert first
         assert certificate.ends_at
         put("second")
-        await comes(clock, lambda: shown(gateway, files), "second")
+        await expect_soon(clock, lambda: shown(gateway, files), "second")
         await certificate.refresh()
         assert certificate.fault is None
         assert certificate.fingerprint not in {"", first}
@@ -217,7 +217,7 @@ async def test_a_bad_pair_keeps_the_old_one_and_is_said(gateway, files, http, cl
 
     files.put_key_of_another(files.key)
 
-    await comes(clock, lambda: figure(gateway, http), "bridge_tls_certificate_invalid 1.0")
+    await expect_soon(clock, lambda: figure(gateway, http), "bridge_tls_certificate_invalid 1.0")
     status, fault = await readiness(gateway, http)
     assert status == 200
     assert fault.endswith(
@@ -227,24 +227,24 @@ async def test_a_bad_pair_keeps_the_old_one_and_is_said(gateway, files, http, cl
     assert await shown(gateway, files) == "first"
 
     files.put("second")
-    await comes(clock, lambda: readiness(gateway, http), (200, None))
+    await expect_soon(clock, lambda: readiness(gateway, http), (200, None))
     assert await shown(gateway, files) == "second"
 
 
 async def test_files_that_were_away_and_come_back_as_they_were_are_no_fault(gateway, files, http, clock):
     kept = files.cert.read_bytes()
     files.cert.unlink()
-    await comes(clock, lambda: figure(gateway, http), "bridge_tls_certificate_invalid 1.0")
+    await expect_soon(clock, lambda: figure(gateway, http), "bridge_tls_certificate_invalid 1.0")
 
     files.cert.write_bytes(kept)
-    await comes(clock, lambda: readiness(gateway, http), (200, None))
+    await expect_soon(clock, lambda: readiness(gateway, http), (200, None))
 
 
 async def test_connections_under_way_outlive_a_renewal(gateway, files, clock):
     port = int(gateway.server_url.rpartition(":")[2])
     reader, writer = await asyncio.open_connection("127.0.0.1", port, ssl=files.trust, server_hostname="localhost")
     files.put("second")
-    await comes(clock, lambda: shown(gateway, files), "second")
+    await expect_soon(clock, lambda: shown(gateway, files), "second")
 
     writer.write(b"GET /livez HTTP/1.1\r\nHost: localhost\r\n\r\n")
     assert (await reader.readline()) == b"HTTP/1.1 200 OK\r\n"

@@ -96,7 +96,7 @@ async def test_a_builds_reports_are_summed_up_together_and_node_by_node(database
     )
 
 
-async def test_a_build_that_nobody_uploaded_to_has_no_sum(ledger, database):
+async def test_a_build_without_uploads_has_no_sum(ledger, database):
     assert await database.read(report_summary, JOB, 1) is None
     await ledger.accept(complete=True)
     assert await database.read(report_summary, JOB, 1) is None

@@ -23,11 +23,11 @@ SECOND = 1_000_000
 
 @pytest.fixture
 def told(database):
-    """Write down signals of one gate, one after the other; return the gate."""
+    """Write signals of one breaker, one after the other; return the breaker."""
 
-    async def write(*signals, gate=TESTNOD):
+    async def write(*signals, breaker=TESTNOD):
         for signal in signals:
-            value = BreakerSignal(breaker=gate, signal=signal, reason="it hangs", probe_delay_us=SECOND)
+            value = BreakerSignal(breaker=breaker, signal=signal, reason="it hangs", probe_delay_us=SECOND)
             last = await database.write(apply_breaker_signals, value)
         return last
 
@@ -35,73 +35,73 @@ def told(database):
 
 
 @pytest.fixture
-async def closed(told):
-    """TestNod's gate, closed."""
+async def opened(told):
+    """TestNod's breaker, open."""
     return await told(HealthSignal.TRIP)
 
 
-# -- gates -------------------------------------------------------------------------------------------------------
+# -- breakers ----------------------------------------------------------------------------------------------------
 
 
-async def test_a_gate_closes_after_three_bad_signals_in_a_row_that_lasted(told, database, clock):
+async def test_a_breaker_opens_after_three_failures_in_a_row_that_lasted(told, database, clock):
     assert (await told(HealthSignal.FAILURE, HealthSignal.FAILURE, HealthSignal.FAILURE)).opened_at is None
     assert await database.read(open_breakers) == []
     clock.advance(FAILING_FOR_US)
-    gate = await told(HealthSignal.FAILURE)
+    breaker = await told(HealthSignal.FAILURE)
     at = START + FAILING_FOR_US
-    assert (gate.opened_at, gate.probe_at, gate.reason) == (at, at + SECOND, "it hangs")
-    assert await database.read(open_breakers) == [gate]
+    assert (breaker.opened_at, breaker.probe_at, breaker.reason) == (at, at + SECOND, "it hangs")
+    assert await database.read(open_breakers) == [breaker]
 
 
-async def test_a_good_signal_between_bad_ones_keeps_a_gate_open(told):
-    gate = await told(
+async def test_a_success_between_failures_keeps_a_breaker_closed(told):
+    breaker = await told(
         HealthSignal.FAILURE, HealthSignal.FAILURE, HealthSignal.SUCCESS, HealthSignal.FAILURE, HealthSignal.FAILURE
     )
-    assert (gate.opened_at, gate.failures) == (None, 2)
+    assert (breaker.opened_at, breaker.failures) == (None, 2)
 
 
-async def test_a_gate_that_is_shut_closes_at_once(told):
+async def test_a_breaker_that_is_tripped_opens_at_once(told):
     assert (await told(HealthSignal.TRIP)).opened_at == START
 
 
-async def test_bad_signals_from_many_calls_at_once_are_all_counted(told):
+async def test_failures_of_many_calls_at_once_are_all_counted(told):
     await asyncio.gather(*(told(HealthSignal.FAILURE) for _ in range(10)))
     assert (await told(HealthSignal.FAILURE)).failures == 11
 
 
-@pytest.mark.usefixtures("closed")
-async def test_an_opened_gate_remembers_how_long_it_was_closed(told, database, clock):
+@pytest.mark.usefixtures("opened")
+async def test_a_closed_breaker_keeps_how_long_it_was_open(told, database, clock):
     clock.advance(7 * SECOND)
     await told(HealthSignal.SUCCESS)
-    gates = await database.read(all_breakers)
-    assert gates.known[TESTNOD].outage_us(clock.now()) == 7 * SECOND
+    breakers = await database.read(all_breakers)
+    assert breakers.known[TESTNOD].outage_us(clock.now()) == 7 * SECOND
 
 
-async def test_every_gate_closes_on_its_own(told, database):
-    await told(HealthSignal.TRIP, gate="route:shop")
+async def test_every_breaker_opens_on_its_own(told, database):
+    await told(HealthSignal.TRIP, breaker="route:shop")
     await told(HealthSignal.FAILURE)
-    assert [gate.name for gate in await database.read(open_breakers)] == ["route:shop"]
+    assert [breaker.name for breaker in await database.read(open_breakers)] == ["route:shop"]
     assert set((await database.read(all_breakers)).known) == {"route:shop", TESTNOD}
 
 
-async def test_a_visit_sees_the_gates_as_they_are_at_its_claim(ledger, closed):
+async def test_a_claim_returns_the_breakers_as_they_are(ledger, opened):
     await ledger.accept(report())
-    assert (await ledger.claimed()).breakers.open_breaker(TESTNOD) == closed
+    assert (await ledger.claimed()).breakers.open_breaker(TESTNOD) == opened
 
 
 # -- the nudge ---------------------------------------------------------------------------------------------------
 
 
-async def wait_for(ledger, clock, gate, build_no, until_us=60 * SECOND):
-    """Accept a report of a build and let its visit end in waiting for `gate`."""
+async def wait_for(ledger, clock, breaker, build_no, until_us=60 * SECOND):
+    """Accept a report of a build and let its reconcile end in waiting for `breaker`."""
     await ledger.accept(report(), build_no=build_no)
     visit = await ledger.claimed()
-    await ledger.release(visit, clock.now() + until_us, waiting_on=gate)
+    await ledger.release(visit, clock.now() + until_us, waiting_on=breaker)
     return visit.build.id
 
 
-@pytest.mark.usefixtures("closed")
-async def test_a_gate_that_opens_wakes_the_builds_that_wait_for_it_and_no_others(ledger, told, clock):
+@pytest.mark.usefixtures("opened")
+async def test_a_breaker_that_closes_wakes_the_builds_that_wait_for_it_and_no_others(ledger, told, clock):
     waiting = await wait_for(ledger, clock, TESTNOD, 1)
     elsewhere = await wait_for(ledger, clock, "route:shop", 2)
     for_nothing = await wait_for(ledger, clock, None, 3)
@@ -113,15 +113,15 @@ async def test_a_gate_that_opens_wakes_the_builds_that_wait_for_it_and_no_others
     assert [await ledger.row(build_id) for build_id in (elsewhere, for_nothing)] == before
 
 
-@pytest.mark.usefixtures("closed")
-async def test_a_gate_that_opens_pushes_no_turn_back(ledger, told, clock):
+@pytest.mark.usefixtures("opened")
+async def test_a_breaker_that_closes_makes_no_build_due_later(ledger, told, clock):
     waiting = await wait_for(ledger, clock, TESTNOD, 1, until_us=SECOND)
     clock.advance(5 * SECOND)
     await told(HealthSignal.SUCCESS)
     assert (await ledger.row(waiting)).due_at == START + SECOND
 
 
-async def test_new_settings_wake_whoever_waits_for_anything_and_nobody_else(ledger, database, clock):
+async def test_new_settings_wake_the_builds_that_wait_on_something_and_no_others(ledger, database, clock):
     waiting = await wait_for(ledger, clock, "route:", 1)
     for_nothing = await wait_for(ledger, clock, None, 2)
     due_already = await wait_for(ledger, clock, TESTNOD, 3, until_us=SECOND)
@@ -134,14 +134,14 @@ async def test_new_settings_wake_whoever_waits_for_anything_and_nobody_else(ledg
 
 
 @pytest.mark.parametrize("signal", [HealthSignal.FAILURE, HealthSignal.TRIP])
-@pytest.mark.usefixtures("closed")
-async def test_a_gate_that_stays_closed_wakes_nobody(ledger, told, clock, signal):
+@pytest.mark.usefixtures("opened")
+async def test_a_breaker_that_stays_open_wakes_no_build(ledger, told, clock, signal):
     before = await ledger.row(await wait_for(ledger, clock, TESTNOD, 1))
     await told(signal)
     assert await ledger.row() == before
 
 
-async def test_a_gate_that_never_closed_wakes_nobody(ledger, told, clock):
+async def test_a_breaker_that_never_opened_wakes_no_build(ledger, told, clock):
     before = await ledger.row(await wait_for(ledger, clock, TESTNOD, 1))
     await told(HealthSignal.FAILURE, HealthSignal.SUCCESS)
     assert await ledger.row() == before
@@ -150,36 +150,36 @@ async def test_a_gate_that_never_closed_wakes_nobody(ledger, told, clock):
 # -- the probe ---------------------------------------------------------------------------------------------------
 
 
-async def test_a_closed_gate_is_probed_by_one_asker_only(database, clock, closed):
-    clock.set(closed.probe_at)
+async def test_an_open_breaker_is_probed_by_one_asker_only(database, clock, opened):
+    clock.set(opened.probe_at)
     taken = await asyncio.gather(*(database.write(take_probe, (TESTNOD, SECOND)) for _ in range(10)))
     assert taken.count(True) == 1
 
 
-async def test_a_closed_gate_is_not_probed_before_its_time(database, clock, closed):
-    clock.set(closed.probe_at - 1)
+async def test_an_open_breaker_is_not_probed_before_its_time(database, clock, opened):
+    clock.set(opened.probe_at - 1)
     assert not await database.write(take_probe, (TESTNOD, SECOND))
 
 
-async def test_the_next_probe_is_due_when_the_last_prober_said(database, clock, closed):
-    clock.set(closed.probe_at)
+async def test_the_next_probe_is_due_when_the_last_prober_said(database, clock, opened):
+    clock.set(opened.probe_at)
     assert await database.write(take_probe, (TESTNOD, 3 * SECOND))
     clock.advance(3 * SECOND - 1)
     assert not await database.write(take_probe, (TESTNOD, SECOND))
     clock.advance(1)
     assert await database.write(take_probe, (TESTNOD, SECOND))
-    (gate,) = await database.read(open_breakers)
-    assert (gate.probes, gate.probe_at) == (2, clock.now() + SECOND)
+    (breaker,) = await database.read(open_breakers)
+    assert (breaker.probes, breaker.probe_at) == (2, clock.now() + SECOND)
 
 
-async def test_a_failed_probe_leaves_the_time_of_the_next_one(told, database, clock, closed):
-    clock.set(closed.probe_at)
+async def test_a_failed_probe_leaves_the_time_of_the_next_one(told, database, clock, opened):
+    clock.set(opened.probe_at)
     await database.write(take_probe, (TESTNOD, 9 * SECOND))
     assert (await told(HealthSignal.FAILURE)).probe_at == clock.now() + 9 * SECOND
 
 
-async def test_a_gate_that_is_open_or_unknown_is_not_probed(told, database, clock):
-    await told(HealthSignal.FAILURE, gate="route:shop")
+async def test_a_breaker_that_is_closed_or_unknown_is_not_probed(told, database, clock):
+    await told(HealthSignal.FAILURE, breaker="route:shop")
     clock.advance(60 * SECOND)
     assert not await database.write(take_probe, ("route:shop", SECOND))
     assert not await database.write(take_probe, ("route:none", SECOND))
@@ -192,7 +192,7 @@ JOB = "a" * 32
 
 @pytest.fixture
 async def waiting(ledger, told):
-    """Have builds 1 to 4 wait for TestNod's gate; return their ids in that order."""
+    """Have builds 1 to 4 wait for TestNod's breaker; return their ids in that order."""
     await told(HealthSignal.TRIP)
     ids = []
     for number in range(1, 5):
@@ -226,7 +226,7 @@ async def test_builds_are_woken_in_turn(database, waiting, clock):
     assert woken[1:] == [*waiting, *waiting[:2]]
 
 
-async def test_builds_that_have_not_failed_at_the_gate_are_woken_first_and_earlier(database, waiting, clock):
+async def test_builds_that_have_not_failed_at_the_upstream_are_woken_first_and_earlier(database, waiting, clock):
     for build_id in waiting[:3]:
         failed = BreakerSignal(
             breaker=TESTNOD, signal=HealthSignal.UNEXPECTED, reason="HTTP 500", probe_delay_us=SECOND, source=build_id
@@ -248,7 +248,7 @@ async def test_builds_that_have_not_failed_at_the_gate_are_woken_first_and_earli
 
 
 @pytest.mark.usefixtures("waiting")
-async def test_nothing_is_woken_for_a_gate_that_is_open(database, told, clock):
+async def test_nothing_is_woken_for_a_breaker_that_is_closed(database, told, clock):
     clock.advance(SECOND)
     await told(HealthSignal.SUCCESS)
     assert await wake(database) is None

@@ -102,6 +102,14 @@ os.kill(os.getpid(), signal.SIGKILL)
 
 @pytest.mark.parametrize("end", ["spare.close()", "os.kill(os.getpid(), 9)"])
 def test_a_writer_that_got_no_ledger_ends_with_its_gateway(end: str):
-    script = f"from bridge.store.engine.forked_writer import fork_writer; import os; spare = fork_writer(); {end}"
-    # Its standard error is this pipe too, so that the end of the output is the end of the writer.
-    subprocess.run([sys.executable, "-c", script], stderr=subprocess.PIPE, check=False, timeout=60)
+    script = f"""
+import os
+from bridge.store.engine.forked_writer import fork_writer
+spare = fork_writer()
+os.kill(spare.pid, 0)
+print(spare.pid, flush=True)
+{end}
+"""
+    # The writer has these pipes too, so that the end of the output is the end of the writer.
+    ended = subprocess.run([sys.executable, "-c", script], capture_output=True, check=False, text=True, timeout=60)
+    assert int(ended.stdout), ended.stderr  # it was there

@@ -15,7 +15,7 @@ from tests.support.ledger import report
 JOB, OTHER_JOB = "a" * 32, "b" * 32
 MINUTE = 60_000_000
 HOLD_RUN = 30 * MINUTE
-LATER = 10 * MINUTE  # when a build that waits for a gate is looked at by itself
+LATER = 10 * MINUTE  # when a build that waits for a breaker is due by itself
 
 
 @pytest.fixture
@@ -77,7 +77,7 @@ async def test_why_is_told_of_the_line(database, clock):
     assert (first, second) == (None, clock.now() + HOLD_RUN)
 
 
-async def test_whoever_goes_calls_the_next_and_one_at_a_time(waiting, database, clock):
+async def test_each_build_that_leaves_the_queue_wakes_the_next_one(waiting, database, clock):
     await _told(database, HealthSignal.SUCCESS)
     clock.advance(MINUTE)
     first = await waiting.claimed()
@@ -89,7 +89,7 @@ async def test_whoever_goes_calls_the_next_and_one_at_a_time(waiting, database, 
     assert (found[2], found[3]) == ((None, 0), (queue_of(JOB), HOLD_RUN - MINUTE))
 
 
-async def test_one_that_comes_to_stand_in_line_where_nobody_is_before_it_goes_at_once(waiting, database, clock):
+async def test_a_build_that_is_the_first_in_the_queue_goes_at_once(waiting, database, clock):
     await _told(database, HealthSignal.SUCCESS)
     for _ in range(2):
         visit = await waiting.claimed()

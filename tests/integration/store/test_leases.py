@@ -164,7 +164,7 @@ async def test_every_claim_raises_the_fence(ledger, clock, visit):
     assert (await ledger.claimed()).build.fencing_token == visit.build.fencing_token + 1
 
 
-async def test_a_claim_ends_the_wait_for_a_gate(ledger, clock, visit):
+async def test_a_claim_ends_the_wait_for_a_breaker(ledger, clock, visit):
     await ledger.release(visit, clock.now(), waiting_on="testnod")
     await ledger.claimed()
     assert (await ledger.row()).waiting_on is None
@@ -462,7 +462,7 @@ async def test_late_ids_of_another_run_show_that_the_older_ones_have_left_pendin
     assert (await ledger.build()).runs[0].status == status
 
 
-async def test_late_ids_are_written_whoever_owns_the_build(ledger, clock, visit):
+async def test_late_ids_are_written_if_another_worker_owns_the_build(ledger, clock, visit):
     life = await ledger.register(visit)
     clock.advance(LEASE_US)
     newer = await ledger.claimed(owner="other")
@@ -523,7 +523,7 @@ async def test_late_ids_do_not_push_back_a_turn(ledger, clock, visit):
 # -- stored, under any lease ------------------------------------------------------------------------------------
 
 
-async def test_a_stored_report_is_delivered_whoever_owns_the_build(ledger, database, clock, visit):
+async def test_a_stored_report_is_delivered_if_another_worker_owns_the_build(ledger, database, clock, visit):
     life = await ledger.register(visit)
     await ledger.record(visit.build, named(life))
     build = await ledger.build()

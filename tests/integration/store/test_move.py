@@ -1,16 +1,20 @@
 """A move between two ledgers, cut off at each of its marks: another target is never taken for the one of the move."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack
+from typing import Any
 
 import pytest
-from sqlalchemy import text
+from sqlalchemy import Column, Connection, select, text, update
 
 from bridge.errors import LedgerMoved, MoveRejected
 from bridge.store.ledger import open_ledger
 from bridge.store.move import Side, move, open_side, undo
-from bridge.store.move_marks import MoveMark, MoveState, add_mark, newest_mark
-from tests.support.fake_clock import FakeClock
+from bridge.store.move_marks import BLOCKING, MoveMark, MoveState, add_mark, newest_mark
+from bridge.store.schema import builds, reports
+from bridge.store.uploads import accept
+from tests.support.fake_clock import START, FakeClock
+from tests.support.ledger import report, upload
 
 
 @pytest.fixture
@@ -69,6 +73,100 @@ async def test_a_move_that_was_cut_off_at_its_first_mark_ends_although_one_was_t
     else:
         await undo(source, target, None, silent)
         assert await state_of(source) is MoveState.UNDONE
+
+
+class Cut(Exception):
+    """The end of a program."""
+
+
+class Watched:
+    """A side that calls `marked` after each transaction that changes its mark, and refuses as `rejection` has it."""
+
+    def __init__(self, side: Side, marked: Callable[[], Awaitable[None]], rejection: str = "") -> None:
+        self.name = side.name
+        self._side = side
+        self._marked = marked
+        self._rejection = rejection
+
+    async def run(self, function: Callable[[Connection], Any]) -> Any:
+        before = await self._side.run(newest_mark)
+        result = await self._side.run(function)
+        if await self._side.run(newest_mark) != before:
+            await self._marked()
+        return result
+
+    async def require_alone(self) -> None:
+        if self._rejection:
+            raise MoveRejected(self._rejection)
+
+
+async def add_report(side: Side, build_no: int = 1) -> None:
+    await side.run(lambda connection: accept(connection, START, [upload(report(), build_no=build_no)]) and None)
+
+
+async def column(side: Side, found: Column[Any]) -> list[Any]:
+    return await side.run(lambda connection: list(connection.execute(select(found)).scalars()))
+
+
+async def nothing() -> None:
+    """Do nothing at a mark."""
+
+
+@pytest.mark.parametrize("cut_after", [1, 2, 3, 4])
+async def test_a_move_that_was_cut_off_after_any_of_its_marks_ends_when_it_is_run_again(sides, cut_after):
+    source, target, _ = sides
+    await add_report(source)
+    marks = 0
+
+    async def cut() -> None:
+        nonlocal marks
+        marks += 1
+        if marks == cut_after:
+            raise Cut
+
+    with pytest.raises(Cut):
+        await move(Watched(source, cut), Watched(target, cut), None, FakeClock(), silent)
+    assert await state_of(source) in BLOCKING
+    await move(source, target, None, FakeClock(), silent)
+    assert [await state_of(side) for side in (source, target)] == [MoveState.MOVED, MoveState.ARRIVED]
+    assert await column(target, reports.c.id) == [1]
+
+
+async def test_a_build_that_a_gateway_had_leased_is_free_at_the_new_ledger(sides):
+    source, target, _ = sides
+    await add_report(source)
+    await source.run(lambda c: c.execute(update(builds).values(lease_until=1, lease_owner="gone")) and None)
+    await move(source, target, None, FakeClock(), silent)
+    assert (await column(target, builds.c.lease_until), await column(target, builds.c.lease_owner)) == ([None], [None])
+
+
+@pytest.mark.parametrize("rejecting", [0, 1])
+async def test_no_row_is_copied_while_another_program_has_one_of_the_ledgers_open(sides, rejecting):
+    source, target, _ = sides
+    await add_report(source)
+    watched = [Watched(side, nothing, "in use" if at == rejecting else "") for at, side in enumerate((source, target))]
+    with pytest.raises(MoveRejected, match="in use"):
+        await move(*watched, None, FakeClock(), silent)
+    assert await column(target, reports.c.id) == []
+
+
+@pytest.mark.parametrize("rejecting", [0, 1, None], ids=["source in use", "target in use", "upload"])
+async def test_a_move_that_cannot_be_taken_back_after_all_leaves_the_new_ledger_in_use(sides, rejecting):
+    source, target, _ = sides
+    await add_report(source)
+    await move(source, target, None, FakeClock(), silent)
+
+    async def upload_once() -> None:
+        if rejecting is None and await state_of(target) is MoveState.MOVED:
+            await add_report(target, build_no=2)
+
+    watched = [
+        Watched(side, upload_once, "in use" if at == rejecting else "") for at, side in enumerate((source, target))
+    ]
+    with pytest.raises(MoveRejected, match=r"in use|1 report was uploaded"):
+        await undo(*watched, None, silent)
+    assert [await state_of(side) for side in (source, target)] == [MoveState.MOVED, MoveState.ARRIVED]
+    assert await column(source, reports.c.id) == [1]
 
 
 async def test_no_gateway_opens_a_ledger_while_it_is_moved(tmp_path):

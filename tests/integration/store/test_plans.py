@@ -42,6 +42,8 @@ def connection(tmp_path):
         (lambda c: list_builds(c, BuildsQuery(branch="main")), "ix_builds_branch"),
         (lambda c: list_builds(c, BuildsQuery(commit="abc")), "ix_builds_commit"),
         (lambda c: list_builds(c, BuildsQuery(problems=True)), "ix_builds_stuck_reason"),
+        (lambda c: list_builds(c, BuildsQuery(mirror_differs=True)), "ix_builds_mirror_differs"),
+        (lambda c: list_builds(c, BuildsQuery(mirror_differs=True, route="shop")), "ix_builds_mirror_differs"),
         (lambda c: request_poll(c, 1, [PollRequest(job_id=JOB)]), "ix_builds_unfinished_job"),
         (lambda c: unlink_dead(c, 1, [1]), "ix_deliveries_unfinished"),
         (lambda c: list_rejections(c, RejectionsQuery(route="shop")), "ix_rejections_route"),
@@ -62,6 +64,8 @@ def connection(tmp_path):
         "of a branch",
         "of a commit",
         "with problems",
+        "whose mirror differs",
+        "of a route whose mirror differs",
         "hook",
         "dead",
         "rejections of a route",
@@ -87,7 +91,16 @@ def test_what_is_few_is_found_by_an_index_that_holds_little_else(connection, que
     assert index in plans[0]
 
 
-@pytest.mark.parametrize("query", [BuildsQuery(branch="main"), BuildsQuery(commit="a"), BuildsQuery(problems=True)])
+@pytest.mark.parametrize(
+    "query",
+    [
+        BuildsQuery(branch="main"),
+        BuildsQuery(commit="a"),
+        BuildsQuery(problems=True),
+        BuildsQuery(mirror_differs=True),
+        BuildsQuery(mirror_differs=True, problems=True),
+    ],
+)
 def test_no_filter_reads_the_whole_table(connection, query):
     scans = []
 

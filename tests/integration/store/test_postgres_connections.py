@@ -89,7 +89,7 @@ async def use(database, numbers):
     )
 
 
-async def assert_is_well(database, direct, clock):
+async def expect_well(database, direct, clock):
     """All is written and read at once, and no server process stands in a transaction."""
     ledger = Ledger(database)
     numbers = range(1000, 1000 + 3 * CONNECTIONS)
@@ -118,7 +118,7 @@ async def test_a_transaction_that_is_spoiled_anywhere_leaves_no_connection_broke
         await use(database, range(turn * 100, turn * 100 + CONNECTIONS))
         line.disarm()
     assert line.spoiled
-    await assert_is_well(database, direct, clock)
+    await expect_well(database, direct, clock)
 
 
 @pytest.mark.parametrize("spoil", [Spoil.CANCELED, Spoil.CUT, Spoil.UNANSWERED])
@@ -173,7 +173,7 @@ async def test_a_storm_of_cancels_leaves_no_connection_broken(database, direct, 
         turn += 1
         await use(database, range(turn * 4, turn * 4 + 4))
     await raging
-    await assert_is_well(database, direct, clock)
+    await expect_well(database, direct, clock)
 
 
 async def test_a_limit_of_a_millisecond_for_statements_is_over_when_it_is_lifted(
@@ -185,7 +185,7 @@ async def test_a_limit_of_a_millisecond_for_statements_is_over_when_it_is_lifted
     await use(database, range(CONNECTIONS))
     await postgres.run(f"ALTER DATABASE {name} RESET statement_timeout")
     await use(database, range(100, 100 + CONNECTIONS))
-    await assert_is_well(database, direct, clock)
+    await expect_well(database, direct, clock)
 
 
 async def test_reads_that_are_canceled_at_any_moment_leave_no_connection_broken(database, direct, clock):
@@ -197,7 +197,7 @@ async def test_reads_that_are_canceled_at_any_moment_leave_no_connection_broken(
         await asyncio.sleep(delay_ms / 1000)
         reading.cancel()
         await asyncio.wait([reading])
-    await assert_is_well(database, direct, clock)
+    await expect_well(database, direct, clock)
 
 
 async def test_nudges_are_heard_after_a_connection_on_which_listening_was_never_answered(direct, line, monkeypatch):

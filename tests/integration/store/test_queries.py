@@ -52,6 +52,7 @@ EVERY_QUERY = [
     listed(caller="ci", job_id=JOB),
     listed(state=BuildState.OPEN),
     listed(route="shop"),
+    listed(mirror_differs=True),
     listed(job_id=JOB, state=BuildState.OPEN, route="shop"),
     (one_build, 1),
     (find_build, JOB, 2),
@@ -237,20 +238,20 @@ async def test_a_lost_registration_is_counted_in_the_run_it_may_hold(ledger, dat
     assert [run["lost_registrations"] for run in runs] == lost
 
 
-async def test_a_build_is_held_as_soon_as_the_gate_of_its_route_closes(ledger, database):
+async def test_a_build_is_blocked_as_soon_as_the_breaker_of_its_route_opens(ledger, database):
     await ledger.accept(report())
     visit = await ledger.claimed()
     await ledger.run_parameters(visit, "shop")
     assert (await database.read(one_build, 1))["blocked_reason"] is None
-    gate = BreakerSignal(
+    trip = BreakerSignal(
         breaker=route_breaker("shop"), signal=HealthSignal.TRIP, reason="Project not found.", probe_delay_us=SECOND
     )
-    await database.write(apply_breaker_signals, gate)
-    held = (await database.read(one_build, 1))["blocked_reason"]
-    assert held == 'Route "shop": Project not found. Fix its project_token. Delivery resumes automatically.'
+    await database.write(apply_breaker_signals, trip)
+    blocked = (await database.read(one_build, 1))["blocked_reason"]
+    assert blocked == 'Route "shop": Project not found. Fix its project_token. Delivery resumes automatically.'
 
 
-async def test_a_build_that_waits_for_a_gate_is_next_tried_when_that_is_probed(ledger, database):
+async def test_a_build_that_waits_for_a_breaker_is_next_tried_when_that_is_probed(ledger, database):
     await ledger.accept(report())
     visit = await ledger.claimed()
     await ledger.release(visit, START + 600 * SECOND, waiting_on=TESTNOD)
@@ -365,6 +366,22 @@ async def test_builds_are_found_by_what_is_asked(ledger, database, query, found)
     assert [(build["job_id"], build["build_no"]) for build in builds] == found
 
 
+@pytest.mark.parametrize(
+    ("mirror", "found"),
+    [(None, []), ("agrees", []), ("differs: CodeArts counts 1 test", [1]), ("is not known: 503", [1])],
+)
+async def test_builds_are_found_whose_mirror_does_not_agree(ledger, database, mirror, found):
+    for number in (1, 2):
+        await ledger.accept(report(), build_no=number)
+    leased = await ledger.claimed()
+    await ledger.record(leased.build, set_build(mirror=mirror))
+    for other in ({}, {"job_id": JOB}, {"caller": "ci"}, {"state": BuildState.OPEN}):
+        page = await list_all(database, mirror_differs=True, **other)
+        assert [build["build_no"] for build in page.builds] == found, other
+        assert page.next_before_id is None
+    assert (await list_all(database, mirror_differs=True, problems=True)).builds == []
+
+
 # -- counts ------------------------------------------------------------------------------------------------------
 
 
@@ -445,6 +462,7 @@ async def test_no_query_walks_a_whole_table(database, query):
 async def test_no_query_selects_bytes_or_presigned_urls(database, query):
     with statements(database) as asked_for:
         await database.read(*query)
+    assert asked_for
     harmless = re.compile(r"(length\(reports\.body\)|reports\.blob) IS NOT NULL|NULL AS presigned_url")
     for statement, _ in asked_for:
         assert not re.search("body|blob|presigned_url", harmless.sub("", statement))

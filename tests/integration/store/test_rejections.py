@@ -36,7 +36,7 @@ async def test_a_refusal_without_a_whole_file_is_none_that_can_be_sent(ledger):
 async def test_the_same_file_refused_again_is_one_row_with_its_bytes_refreshed(ledger, clock):
     await ledger.enter(rejections=(kept_refusal(),))
     clock.advance(5)
-    again = replace(kept_refusal(), reason="Another reason. Mend it.")
+    again = replace(kept_refusal(), reason="Another reason. Correct it.")
     entry = await ledger.enter(rejections=(again,), request_id="r-2")
     (row,) = await rows(ledger)
     assert (entry.freed, row.body, row.request_id) == ((), b"<testsuite>", "r-2")

@@ -15,6 +15,7 @@ from bridge.store.retention import (
     body_location,
     delete_finished,
     release_bodies,
+    unlink_corrupt_body,
     unlink_delivered,
 )
 from bridge.store.schema import builds, deliveries, reports
@@ -69,6 +70,14 @@ async def test_bytes_of_other_reports_stay(ledger, database):
     await ledger.accept(report("b", b"<b/>"), build_no=2)
     await database.write(release_bodies, NOW_FREE)
     assert (await database.read(body_location, 2)).body == b"<b/>"
+
+
+async def test_a_corrupt_blob_is_unlinked_unless_the_report_has_another_one_by_now(ledger, database):
+    await ledger.accept(report(blob="2026010100/two"))
+    assert await database.write(unlink_corrupt_body, (1, "2026010100/one")) is False
+    assert (await database.read(body_location, 1)).blob == "2026010100/two"
+    assert await database.write(unlink_corrupt_body, (1, "2026010100/two")) is True
+    assert (await database.read(body_location, 1)).blob is None
 
 
 # -- bytes that a replacement may need -----------------------------------------------------------------------------

@@ -86,7 +86,7 @@ asyncio.run(main())
 """
 
 
-async def test_what_was_written_and_not_synced_is_in_doubt_for_whoever_opens_the_ledger_next_finds_it(backend, clock):
+async def test_what_was_written_and_not_synced_is_in_doubt_because_the_next_program_may_find_it(backend, clock):
     async with backend.fresh(clock) as database:
         path = database.path
     killed = await asyncio.to_thread(

@@ -445,7 +445,7 @@ async def test_the_time_of_the_last_report_always_moves(ledger, clock, passed_us
     assert (await ledger.build()).last_report_at > before
 
 
-async def test_a_dead_report_that_somebody_else_sends_again_goes_where_that_one_may_send(ledger):
+async def test_a_dead_report_that_another_caller_sends_again_goes_where_that_caller_may_send(ledger):
     await ledger.accept(report(), caller="shop-ci", caller_routes=("shop",))
     visit = await ledger.claimed()
     await ledger.record(visit.build, dead(visit.build.deliveries[1]))

@@ -3,7 +3,7 @@
 import asyncio
 from dataclasses import dataclass, field
 
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from sqlalchemy import select
 
@@ -136,8 +136,17 @@ STEPS = (
 )
 
 
+BEGUN = [(Story.upload, 0, 0), (Story.claim, 0, 0)]
+TAKEN_OVER = [*BEGUN, (Story.ask, 0, 0), (Story.pause, 1, 1), (Story.claim, 1, 0)]
+
+
 def test_work_always_has_a_turn_and_news_have_it_at_once(backend):
     @settings(max_examples=backend.examples, deadline=None)
+    @example(steps=[*BEGUN, (Story.upload, 0, 1), (Story.release, 0, 0)])
+    @example(steps=[*BEGUN, (Story.complete, 0, 0), (Story.release, 0, 0)])
+    @example(steps=[*BEGUN, (Story.settle, 0, 0), (Story.upload, 0, 0), (Story.release, 0, 0)])
+    @example(steps=[*TAKEN_OVER, (Story.settle, 1, 1), (Story.release, 1, 0), (Story.answer_late, 0, 0)])
+    @example(steps=[*TAKEN_OVER, (Story.upload, 0, 1), (Story.release, 0, 0), (Story.release, 1, 0)])
     @given(
         steps=st.lists(
             st.tuples(st.sampled_from(STEPS), st.integers(0, 1), st.integers(0, 1)),
@@ -146,12 +155,13 @@ def test_work_always_has_a_turn_and_news_have_it_at_once(backend):
         )
     )
     def holds(steps):
-        asyncio.run(tell(backend, steps))
+        asyncio.run(check_story(backend, steps))
 
     holds()
 
 
-async def tell(backend, steps):
+async def check_story(backend, steps):
+    """Take the steps, and check after each one that no work waits without a turn."""
     clock = FakeClock()
     async with backend.fresh(clock) as database:
         story = Story(Ledger(database), clock)

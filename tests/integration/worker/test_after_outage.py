@@ -127,7 +127,7 @@ async def test_builds_that_codearts_fails_for_alone_keep_no_other_from_its_end(p
     play.outside.fails_for = {1, 2}
     for number in play.outside.fails_for:
         await play.arrive(number)
-    await play.hours(1)  # by now they have closed its gate, and probe it in turn
+    await play.hours(1)  # by now its breaker is open, and they probe it in turn
     await play.arrive(3)
     await play.hours(2)
     assert {build.rpartition("-")[2] for build in play.outside.finalized} == {"3"}

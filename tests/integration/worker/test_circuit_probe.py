@@ -56,7 +56,7 @@ async def test_the_breaker_of_a_removed_route_that_builds_wait_for_opens_and_its
 
 
 @pytest.mark.usefixtures("ledger")
-async def test_a_route_that_nobody_knows_and_nothing_waits_for_is_no_outage(database):
+async def test_a_route_that_is_not_in_the_settings_and_that_no_build_waits_for_is_no_outage(database):
     await trip(database, *breakers_of(ROUTE), register_breaker("other"), TESTNOD, CODEARTS)
     await trip_breakers_of_removed_routes(database, GONE)
     assert await open_names(database) == {register_breaker("other"), TESTNOD, CODEARTS}

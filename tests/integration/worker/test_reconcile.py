@@ -4,8 +4,10 @@ from dataclasses import replace
 
 import pytest
 
+from bridge.domain.build import BuildState
 from bridge.domain.instants import SECOND
 from bridge.domain.lifecycle.upload import upload_succeeded
+from bridge.domain.outcomes import NotSent
 from bridge.errors import LeaseLost
 from bridge.store.fenced_writes import record_stored
 from bridge.store.retention import body_location
@@ -38,7 +40,7 @@ async def test_a_report_that_came_while_a_put_ran_is_in_the_run_that_ends_after_
     assert play.outside.stored_at_finalize[0] == 2
 
 
-async def test_a_visit_whose_build_has_a_newer_owner_asks_nobody_for_anything(play):
+async def test_a_reconciler_whose_build_has_a_newer_owner_makes_no_call(play):
     """As one that stood still: its lease ran out, and it does not know."""
     await play.ledger.accept(report(), **BUILD)
     late = await play.ledger.claimed()
@@ -121,6 +123,24 @@ async def test_a_run_is_finalized_in_the_visit_that_stored_its_reports_if_nothin
     await play.turn()
     assert play.visits == 1
     assert play.outside.stored_at_finalize == [1]
+
+
+async def test_what_became_true_without_a_call_is_in_the_ledger_before_a_report_is_sent(play):
+    states = []
+
+    async def note_state():
+        states.append((await play.ledger.build()).state)
+
+    await play.ledger.accept(report(), **BUILD)
+    play.outside.odd["put", f"codearts-{BUILD['job_id']}-1"] = iter([NotSent(message="no way")])
+    await play.turn()
+    assert (await play.states(), (await play.ledger.build()).state) == (["pending"], BuildState.OPEN)
+
+    play.outside.meanwhile.append(note_state)
+    await play.ledger.accept(complete=True, **BUILD)
+    play.clock.advance(POLICY.grace_period)
+    await play.turn()
+    assert (await play.states(), states) == (["delivered"], [BuildState.ENDED])
 
 
 async def test_a_clock_that_is_set_back_does_not_prolong_a_lease(play):

@@ -229,7 +229,7 @@ class World:
         return self.ledger.run_parameters.build_id if self.ledger.run_parameters else ""
 
     def tell(self, signals: Signals, build_id: int) -> None:
-        """Keep the gates as store/circuit_breakers.py does."""
+        """Keep the breakers as store/circuit_breakers.py does."""
         for name, signal, reason in signals:
             before = self.breakers.known.get(name, CircuitBreaker(name=name))
             after = apply_signal(before, signal, reason, self.now, self.policy.retry_initial_delay, build_id=build_id)

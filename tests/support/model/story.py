@@ -94,7 +94,7 @@ class Story:
             self.owners[number].begin_visit(route)
 
     async def begin(self, number: int, chore: str) -> None:
-        """Let an owner `probe` closed gates, or `clean` up."""
+        """Let an owner `probe` open breakers, or `clean` up."""
         owner = self.owners[number]
         owner.begin_probes() if chore == "probe" else owner.begin_cleaning()
 
@@ -250,7 +250,7 @@ class Story:
             self.check()
 
     async def _next_turn(self) -> int | None:
-        """Return when something is to be done next: a turn, or the end of the lease or gate before it."""
+        """Return when something is to be done next: a turn, or the end of the lease or of an outage before it."""
         builds = [row for row in self.watch.seen.builds.values() if row.due_at is not None]
         if not builds:
             return None

@@ -16,7 +16,7 @@ SETTINGS = {
 @pytest.mark.parametrize(
     "secret", ["canary-ci", "canary-admin", "canary-viewer", "canary-hook", "canary-newer", "canary-project"]
 )
-def test_no_secret_of_the_settings_is_taken_for_somebody_elses(secret):
+def test_no_secret_of_the_settings_is_taken_for_a_callers_own(secret):
     clock = FakeClock()
     callers = to_authenticator(
         Settings.model_validate(SETTINGS),

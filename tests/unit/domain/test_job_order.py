@@ -44,5 +44,5 @@ def test_a_build_that_has_its_run_does_not_stand_in_line():
         (delivered(), IN_LINE, False),
     ],
 )
-def test_the_next_is_called_once_this_one_holds_nobody_up(delivery, end, calls):
+def test_the_next_build_is_woken_once_this_one_holds_it_up_no_longer(delivery, end, calls):
     assert wakes_next_build(a_build(delivery), end) is calls

@@ -86,7 +86,7 @@ def written(build, *tripped, policy=POLICY, now=NOW):
 # -- what has become true without any call: registrations and deliveries -----------------------------------------
 
 
-def test_a_register_that_nobody_makes_any_more_is_lost_and_its_report_tried_again_later():
+def test_a_register_of_an_earlier_owner_is_lost_and_its_report_tried_again_later():
     build = a_build(
         pending(), pending(2), requested(1, fencing_token=TOKEN - 1), requested(2, 2, fencing_token=TOKEN - 1)
     )
@@ -196,7 +196,7 @@ def test_a_report_lives_while_the_give_up_clock_has_not_run_out_or_stands_still(
 
 
 @pytest.mark.parametrize("breaker", [TESTNOD, STORAGE, SUSPENDED, REGISTER])
-def test_a_give_up_clock_that_stands_still_wakes_nobody_just_before_it_runs_out(breaker):
+def test_a_give_up_clock_that_stands_still_wakes_no_build_just_before_it_runs_out(breaker):
     tripped = opened(breaker, probe_at=NOW + HOUR)
     build = a_build(pending(1, first_failure_at=NOW - GIVE_UP - MINUTE + 1), run_parameters=PARAMETERS)
 
@@ -291,7 +291,7 @@ QUIET = [
 
 
 @pytest.mark.parametrize(("values", "policy", "by"), QUIET)
-def test_a_build_ends_where_nobody_has_to_be_asked(values, policy, by):
+def test_a_build_ends_without_a_call(values, policy, by):
     build = a_build(pending(), **values)
 
     event, after = written(build, CircuitBreaker(name=TESTNOD, total_outage_us=4), policy=policy)
@@ -369,17 +369,17 @@ def test_a_complete_build_that_codearts_does_not_have_goes_without_its_record(va
 LATE = {"accepted_at": NOW - HOUR, "poll_due_at": NOW + HOUR}
 
 
-def test_a_build_that_nobody_came_to_for_long_is_described_all_the_same():
+def test_a_build_that_was_not_reconciled_for_long_is_described_all_the_same():
     assert calls(a_build(pending(), **LATE), policy=ASKING) == (FetchRecord(),)
     assert waits(a_build(pending(), **LATE, describe_due_at=NOW + 1), policy=ASKING).until == NOW + 1
 
 
-def test_a_build_that_owes_nothing_does_not_wait_to_be_described_which_nobody_asks_for_then():
+def test_a_build_without_pending_deliveries_does_not_wait_for_its_record():
     checked = replace(ASKING, routes=(Route(name=ROUTE, code_check=RULES),))
     assert written(ended(delivered(), **LATE), policy=checked)[0] == "code_check_started"
 
 
-def test_a_build_that_nobody_came_to_for_long_does_not_wait_for_codearts_that_is_away():
+def test_a_build_that_was_not_reconciled_for_long_does_not_wait_for_codearts_that_is_away():
     assert calls(a_build(pending(), **LATE), opened(CODEARTS, probe_at=NOW + HOUR), policy=ASKING) == (Register(1),)
 
 
@@ -434,7 +434,7 @@ def polls(values, *tripped, policy=ASKING, probing=()):
         "its place has come",
     ],
 )
-def test_build_info_is_asked_when_it_is_due_or_somebody_said_look(values, looks):
+def test_build_info_is_asked_when_it_is_due_or_a_poll_was_requested(values, looks):
     assert polls(values) == ([Poll(reserved=values.get("poll_reserved", False))] if looks else [])
 
 
@@ -443,7 +443,7 @@ def test_a_build_waits_for_its_next_look():
     assert waits(a_build(delivered(), accepted_at=NOW), policy=ASKING).until == NOW + ASKING.poll_initial_delay
 
 
-def test_without_codearts_and_after_the_end_nobody_is_asked():
+def test_without_codearts_and_after_the_end_nothing_is_polled():
     assert polls({"poll_due_at": NOW, "poll_requested_at": NOW}, policy=POLICY) == []
     assert calls(ended(delivered(), stored(), poll_due_at=NOW, poll_requested_at=NOW), policy=ASKING) == (
         Finalize(confirm=False),
@@ -542,7 +542,7 @@ def test_a_build_whose_route_is_gone_is_blocked_and_says_so():
     wait = waits(build, opened(route_breaker("old")))
 
     assert (wait.waiting_on, wait.until) == (route_breaker("old"), NOW + 4 * MINUTE - PUT_MARGIN)
-    assert waits(build).waiting_on is None  # an open gate would wake it at once, again and again
+    assert waits(build).waiting_on is None  # a closed breaker would wake it at once, again and again
     assert wait.blocked_reason.startswith('Its route "old" is no longer in the settings.')
 
 
@@ -573,11 +573,11 @@ def test_before_the_pin_record_and_upload_decide():
     assert calls(a_build(pending()), opened(route_breaker("main")), policy=policy) == (Register(1),)
 
 
-# -- gates and probes --------------------------------------------------------------------------------------------
+# -- breakers and probes -----------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("breaker", [TESTNOD, SUSPENDED, REGISTER])
-def test_a_live_url_needs_its_storage_and_nobody_else(breaker):
+def test_a_live_url_needs_its_storage_and_no_other_upstream(breaker):
     assert calls(a_build(pending(), registered()), opened(breaker)) == (Put(1),)
     assert waits(a_build(pending(), registered()), opened(breaker), opened(STORAGE)).until
 
@@ -652,7 +652,7 @@ def test_while_codearts_is_away_reports_go_their_way_without_it():
 
 
 @pytest.mark.parametrize("values", [{"poll_due_at": NOW}, {"poll_due_at": NOW + HOUR, "poll_requested_at": NOW}])
-def test_while_codearts_is_away_nobody_looks(values):
+def test_while_codearts_is_away_only_its_probe_polls(values):
     assert polls(values, opened(CODEARTS)) == []
     assert polls(values, opened(CODEARTS), probing=[CODEARTS]) == [Poll(reserved=False)]
 
@@ -762,7 +762,7 @@ def test_the_hold_does_not_count_while_testnod_its_storage_or_the_route_is_away(
 
 
 @pytest.mark.parametrize("breaker", [TESTNOD, STORAGE, SUSPENDED, REGISTER])
-def test_a_hold_that_stands_still_wakes_nobody_just_before_it_is_over(breaker):
+def test_a_hold_that_stands_still_wakes_no_build_just_before_it_is_over(breaker):
     build = straggling(pending(2), finalize_hold_since=NOW - POLICY.max_finalize_delay - MINUTE + 1)
 
     assert waits(build, opened(breaker, probe_at=NOW + HOUR)).until == NOW + POLICY.retry_max_delay

@@ -95,12 +95,13 @@ def test_routes_take_turns(book):
     assert "b" in asked[:2]
 
 
-def test_a_list_that_may_not_be_used_leaves_its_builds_to_build_info(book):
+@pytest.mark.parametrize(("may_list", "listed"), [(True, "many"), (False, None)])
+def test_a_list_that_may_not_be_used_leaves_its_builds_to_build_info(book, may_list, listed):
     crowd(book)
-    put(book, job("many", builds=5, age=2 * MINUTE, seen=2 * MINUTE, may_list=False, asked_at=NOW - HOUR))
-    assert book.choose(Api.RECORD_LIST, NOW + 10 * MINUTE).job_id != "many"
-    many = book.jobs["many"]
-    assert many.worth_at > NOW or book.choose(Api.BUILD_INFO, NOW + 10 * MINUTE) is not None
+    put(book, job("many", builds=5, seen=6 * MINUTE, may_list=may_list, asked_at=NOW - HOUR, first=1000))
+    question = book.choose(Api.RECORD_LIST, NOW)
+    assert (question and question.job_id) == listed
+    assert book.choose(Api.BUILD_INFO, NOW).job_id == "many"
 
 
 def test_what_a_list_lacks_does_not_call_for_the_list_again(book):

@@ -1,3 +1,4 @@
+from base64 import b64encode, urlsafe_b64encode
 from urllib.parse import quote
 
 import pytest
@@ -18,6 +19,16 @@ def test_a_secret_is_replaced_in_every_writing(writing, secret):
     shown = SecretSearch([secret]).redact(f"rejected: {written} (no such token)", "***")
     words = shown.replace('"', "").replace("'", "").replace("\\", "").split()
     assert "".join(words) == "rejected:***(nosuchtoken)"
+
+
+@pytest.mark.parametrize("before", ["", "u", "user:"])
+@pytest.mark.parametrize("encode", [b64encode, urlsafe_b64encode])
+def test_a_secret_in_base64_is_replaced_in_both_alphabets(encode, before):
+    secret = "?>?>~~" * 10
+    written = encode(f"{before}{secret}".encode()).decode()
+    assert {"+", "/"} <= set(b64encode(secret.encode()).decode())
+    shown = SecretSearch([secret]).redact(f"rejected: {written} (no such token)", "***")
+    assert shown.replace("+", "") == "rejected: *** (no such token)"
 
 
 @pytest.mark.parametrize("cut", [ANCHOR_CHARACTERS, ANCHOR_CHARACTERS + 3])

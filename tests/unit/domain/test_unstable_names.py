@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from bridge.domain.junit.case_digest import FIELD, read_digest
@@ -215,12 +215,20 @@ def test_many_names_cost_bounded_work() -> None:
     assert len(find_unstable_names(builds)) <= MAX_FINDINGS
 
 
-NAMES = st.lists(st.text(max_size=60).map(lambda name: name.replace(FIELD, "").replace("\0", "")), max_size=6)
+TEXTS = st.text(max_size=20).map(lambda text: text.replace(FIELD, "").replace("\0", ""))
+NUMBERS = st.lists(st.integers(10**4, 10**6), min_size=1, max_size=4)
 
 
-@given(st.lists(NAMES.map(lambda names: build(*names)), max_size=5))
-def test_any_names_are_compared_and_every_rule_can_be_pasted(builds: list[list[str]]) -> None:
-    for each in find_unstable_names(builds):
+@given(st.lists(st.lists(TEXTS, max_size=6), max_size=5))
+def test_any_names_are_compared(builds: list[list[str]]) -> None:
+    find_unstable_names([build(*names) for names in builds])
+
+
+@given(TEXTS, TEXTS, st.lists(NUMBERS, min_size=3, max_size=5))
+def test_every_rule_can_be_pasted(left: str, right: str, builds: list[list[int]]) -> None:
+    found = find_unstable_names([build(*(f"{left} {n} {right}" for n in numbers), "ok") for numbers in builds])
+    assume(found)
+    for each in found:
         assert each.sentence.endswith("”.")
         if each.trial is not None:
             (pasted,) = rules_of([each])

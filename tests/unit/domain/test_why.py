@@ -260,7 +260,7 @@ def test_a_rejected_upload_has_no_file_to_name():
 # -- reports were accepted ---------------------------------------------------------------------------------------
 
 
-def test_what_is_blocked_says_what_to_mend():
+def test_what_is_blocked_states_what_to_correct():
     told = ask(build(OWED, DELIVERED), breakers=breakers_opened(route_breaker("shop"), "Project not found."))
     assert told.case is WhyCase.BLOCKED
     assert told.sentence == (
@@ -269,7 +269,7 @@ def test_what_is_blocked_says_what_to_mend():
     )
 
 
-def test_what_its_last_visit_found_to_mend_is_said_first():
+def test_what_the_last_reconcile_found_to_correct_is_stated_first():
     assert (
         "No route takes this build; add one"
         in ask(build(OWED, blocked_reason="No route takes this build. Add one.")).sentence

@@ -144,7 +144,7 @@ def test_once_the_first_register_need_not_wait_testnod_comes_next(values, breake
     assert delivery_wait(build, breakers, NOW).cause.startswith("nothing has failed so far, TestNod is called next")
 
 
-def test_where_nobody_has_asked_codearts_there_may_be_nobody_to_ask():
+def test_if_codearts_was_not_asked_testnod_comes_next():
     assert "TestNod is called next" in delivery_wait(a_build(pending(), **FRESH), CircuitBreakers(), NOW).cause
 
 

@@ -5,7 +5,7 @@ import hashlib
 import hmac
 import json
 from dataclasses import replace
-from urllib.parse import parse_qs, urlsplit
+from urllib.parse import quote
 
 import pytest
 
@@ -130,6 +130,11 @@ def test_slack_escapes_its_three_characters():
     assert slack_escape("<a|b> & c") == "&lt;a|b&gt; &amp; c"
 
 
+def test_a_link_of_slack_ends_where_its_address_does():
+    blocks = content_of(NoticeFormat.SLACK, a_notice("x", url="http://console.example/a|b?c&d"))["blocks"]
+    assert blocks[-1]["elements"][0]["text"] == "<http://console.example/a%7Cb?c&amp;d|Open the build>"
+
+
 def test_a_json_notice_is_signed_as_standard_webhooks_describe_it():
     # The values of the specification's own test.
     key = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
@@ -149,12 +154,16 @@ def test_a_json_notice_has_texts_as_they_are():
 
 
 def test_dingtalk_signs_in_the_url_with_milliseconds_and_percent_encoding():
-    request = to_request(NoticeFormat.DINGTALK, a_notice("x"), url=URL, secret="SECx", now=NOW)
-    query = parse_qs(urlsplit(request.url).query)
-    assert query["key"] == ["canary"]
-    assert query["timestamp"] == [str(NOW // 1000)]
-    assert not {"+", "/"} & set(request.url.partition("&sign=")[2])
-    assert "SECx" not in request.url
+    signs = ""
+    for seconds in range(20):
+        now = Instant(NOW + seconds * SECOND)
+        request = to_request(NoticeFormat.DINGTALK, a_notice("x"), url=URL, secret="SECx", now=now)
+        timestamp = str(now // 1000)
+        digest = hmac.new(b"SECx", f"{timestamp}\nSECx".encode(), hashlib.sha256).digest()
+        sign = base64.b64encode(digest).decode()
+        assert request.url == f"{URL}&timestamp={timestamp}&sign={quote(sign, safe='')}"
+        signs += sign
+    assert {"+", "/", "="} <= set(signs)
 
 
 def test_feishu_signs_in_the_body_with_seconds():
@@ -203,6 +212,7 @@ def test_these_answers_mean_that_a_notice_arrived(format_, answer):
         ("dingtalk", an_answer(200, b'{"errcode":130101,"errmsg":"x"}'), "code 130101", 600.0),
         ("dingtalk", an_answer(200, b"<html>"), "without a code", None),
         ("wecom", an_answer(200, b'{"errcode":45009,"errmsg":"api freq"}'), "code 45009: api freq", 60.0),
+        ("wecom", an_answer(200, b'{"errcode":45009}', {"retry-after": "90"}.items()), "code 45009", 90.0),
         ("wecom", an_answer(200, b'{"errcode":40008,"errmsg":"invalid message type"}'), "code 40008", None),
         ("wecom", an_answer(502, b'{"errcode":0}'), "code 0", None),
     ],

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bridge.server.webhook import MAX_DEPTH, find_build_key, read_notice
+from bridge.server.webhook import MAX_DEPTH, WebhookHandler, find_build_key, read_notice
 
 JOB = "0123456789abcdef0123456789abcdef"
 OTHER = "f" * 32
@@ -83,3 +83,9 @@ def test_whatever_else_comes_names_nothing_and_breaks_nothing(body, content_type
 def test_a_body_as_deep_as_it_is_long_is_no_trouble():
     assert find_build_key(read_notice(b"[" * 60_000 + b"]" * 60_000, "application/json")) == (None, None)
     assert find_build_key(read_notice(b"[" * 500 + b"]" * 500, "application/json")) == (None, None)
+
+
+def test_no_secret_is_none_even_if_an_empty_one_is_configured():
+    handler = WebhookHandler(["", "canary-hook"], request_poll=None)
+    assert not handler._is_secret("")
+    assert handler._is_secret("canary-hook")

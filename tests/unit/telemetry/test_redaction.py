@@ -19,6 +19,7 @@ CANARY = "canary4711"
         f"{{'Project-Token': '{CANARY}', 'Host': 'x'}}",
         f"('X-Auth-Token', '{CANARY}')",
         f"X-Amz-Signature%253D{CANARY}",
+        f"X-Amz-Signature%2525253D{CANARY}",
         f"project-token&#61;{CANARY}&amp;x=1",
         f"X-Auth-Token%3A%20{CANARY}",
         f'{{"X-Auth-Token": "ab"{CANARY}"cd", "Host": "x"}}',
@@ -56,6 +57,19 @@ def test_registered_secrets_are_taken_out_wherever_they_stand():
     assert redactor.text(f"a{CANARY}b{CANARY}-longer") == f"a{REDACTED}b{REDACTED}"
     assert redactor.text("short") == "short"
     assert redactor.value("x", ValueError(CANARY)) == REDACTED
+
+
+def test_a_registered_secret_is_taken_out_of_text_in_which_its_control_characters_are_escaped():
+    redactor = Redactor()
+    redactor.register(["canary\tof\ntwo lines"])
+    assert redactor.text(r"not canary\tof\ntwo lines") == f"not {REDACTED}"
+
+
+def test_a_secret_that_is_registered_later_is_taken_out_of_text_that_was_shown_before():
+    redactor = Redactor()
+    assert redactor.text(f"no {CANARY}") == f"no {CANARY}"
+    redactor.register([CANARY])
+    assert redactor.text(f"no {CANARY}") == f"no {REDACTED}"
 
 
 def test_what_was_taken_out_once_is_not_mangled_by_the_next_look():

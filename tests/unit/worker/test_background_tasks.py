@@ -52,7 +52,7 @@ async def test_what_a_visit_left_behind_says_in_one_line_that_it_failed(unheard,
     assert unheard == []
 
 
-async def test_whoever_waits_is_told_alone(unheard):
+async def test_a_failure_is_raised_for_a_caller_that_waits_and_not_logged(unheard):
     tasks, now = BackgroundTasks(), asyncio.Event()
     now.set()
     with capture_logs() as logs, pytest.raises(Unavailable, match="away"):

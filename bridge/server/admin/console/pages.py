@@ -176,18 +176,16 @@ class ConsolePages:
 
     async def builds(self, request: web.Request) -> web.StreamResponse:
         """Show a page of builds that match the filters, newest first."""
-        given = {name: value.strip() for name, value in request.query.items() if value.strip()}
+        given = _given(request)
         query = replace(read_builds_query(_multi(given)), limit=PAGE_BUILDS)
         page = await self._database.read(list_summaries, query)
-        given.pop("after", None)
         return self._page(
             request,
             "builds.html",
             page=page,
-            given=given,
             states=list(BuildState),
             routes=self._routes(),
-            following=None if page.next_before_id is None else {**given, "after": str(page.next_before_id)},
+            **_filters(given, page.next_before_id),
         )
 
     async def build(self, request: web.Request) -> web.StreamResponse:
@@ -295,7 +293,7 @@ class ConsolePages:
 
     async def tests(self, request: web.Request) -> web.StreamResponse:
         """Show which tests of a job are flaky, slow, or new in every build; without a job, which jobs there are."""
-        given = {name: value.strip() for name, value in request.query.items() if value.strip()}
+        given = _given(request)
         jobs = await self._tests.jobs()
         if len(jobs) == 1:
             given.setdefault("job_id", jobs[0].job_id)
@@ -307,13 +305,11 @@ class ConsolePages:
 
     async def rejections(self, request: web.Request) -> web.StreamResponse:
         """Show a page of rejections, newest first."""
-        given = {name: value.strip() for name, value in request.query.items() if value.strip()}
+        given = _given(request)
         page = await self._database.read(
             list_rejections, replace(read_rejections_query(_multi(given)), limit=PAGE_BUILDS)
         )
-        given.pop("after", None)
-        following = None if page.next_before_id is None else {**given, "after": str(page.next_before_id)}
-        return self._page(request, "rejections.html", page=page, given=given, following=following)
+        return self._page(request, "rejections.html", page=page, **_filters(given, page.next_before_id))
 
     async def static(self, request: web.Request) -> web.StreamResponse:
         """Return a file of the pages; its URL changes with its content, so browsers keep it."""
@@ -351,12 +347,12 @@ class ConsolePages:
 
     async def audit(self, request: web.Request) -> web.StreamResponse:
         """Show what operators did, newest first."""
-        given = {name: value for name, value in request.query.items() if value}
+        given = _given(request)
         query = replace(read_page(_multi(given)), limit=PAGE_BUILDS + 1)
         found = await self._actions.audit(query)
         page = found[:PAGE_BUILDS]
-        following = {**given, "after": str(page[-1].id)} if len(found) > PAGE_BUILDS else None
-        return self._page(request, "audit.html", entries=page, given=given, following=following)
+        following = page[-1].id if len(found) > PAGE_BUILDS else None
+        return self._page(request, "audit.html", entries=page, **_filters(given, following))
 
     # -- actions -------------------------------------------------------------------------------------------------
 
@@ -513,6 +509,17 @@ def _local_path(text: str) -> str:
     """Return the path to go to after sign-in: one of this listener, never another site."""
     is_local = text.startswith("/") and not text.startswith(("//", "/\\")) and text.isprintable()
     return text if is_local else "/"
+
+
+def _given(request: web.Request) -> dict[str, str]:
+    """Return the parameters of a page; what a form left empty is not given."""
+    return {name: value.strip() for name, value in request.query.items() if value.strip()}
+
+
+def _filters(given: Mapping[str, str], next_before_id: int | None) -> dict[str, Any]:
+    """Return what a list shows of its parameters: these, and those of the page after it, None if it is the last."""
+    following = None if next_before_id is None else {**given, "after": str(next_before_id)}
+    return {"given": given, "following": following}
 
 
 def _multi(values: Mapping[str, str]) -> MultiDict[str]:

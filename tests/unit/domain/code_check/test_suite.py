@@ -115,13 +115,13 @@ reports = st.builds(
 
 
 @given(reports)
-def test_whatever_check_says_the_gate_counts_what_the_suite_claims(report):
+def test_validation_counts_what_the_suite_states_of_any_check(report):
     verdict = validate_bytes(found(report).body)
     assert isinstance(verdict, Valid)
     assert verdict.counts == found(report).counts
     assert not [note for note in verdict.notes if "totals" in note]
 
 
-def test_the_gate_counts_what_is_missing_too():
+def test_validation_counts_what_is_missing_too():
     suite = missing_suite(LIMITED, requested_at=NOW, reason='5 < 6 & "so"')
     assert validate_bytes(suite.body).counts == suite.counts

@@ -34,18 +34,24 @@ def sent(data: bytes) -> list[Repaired | Invalid]:
     return [prepare(validate_bytes(data), lambda: iter((data,))), repair(lambda: iter((data,)))]
 
 
-@pytest.mark.parametrize("initial", sorted({name[:2] for name in NAMES}))
+OF_TEXT = [name for name in NAMES if any(encoded(name, text) for text in TEXTS)]  # others are of bytes, such as base64
+
+
+@pytest.mark.parametrize("initial", sorted({name[:2] for name in OF_TEXT}))
 def test_every_name_of_every_codec_is_read_right_or_rejected_by_that_name(initial: str):
-    for name in (name for name in NAMES if name.startswith(initial)):
+    judged = 0
+    for name in (name for name in OF_TEXT if name.startswith(initial)):
         for text in TEXTS:
             for spelled in {name, name.upper(), name.replace("_", "-")}:
                 data = encoded(spelled, text)
                 for result in sent(data) if data else ():
+                    judged += 1
                     if isinstance(result, Invalid):
                         assert spelled.lower() in result.found, (spelled, text, result)
                     else:
                         report = etree.fromstring(b"".join(result.chunks()))
                         assert report[0].get("name") == text, (spelled, result)
+    assert judged
 
 
 @pytest.mark.parametrize(

@@ -30,7 +30,7 @@ from tests.support.builders import (
 
 COPY = replace(pending(11, target=DeliveryTarget.ARCHIVE), report_id=1)
 REFUSED = PutRejected(status=403, code="AccessDenied", message="no")
-FAILURES = [REFUSED, NotSent(message="nobody there"), OutcomeUnknown(message="it hung", retry_after_seconds=60)]
+FAILURES = [REFUSED, NotSent(message="no server there"), OutcomeUnknown(message="it hung", retry_after_seconds=60)]
 
 
 def after(outcome, delivery=COPY):

@@ -101,7 +101,7 @@ def test_a_build_that_codearts_keeps_not_knowing_has_ended():
     )
 
 
-def test_time_in_which_nobody_could_ask_does_not_count_as_unknown():
+def test_time_in_which_codearts_could_not_be_asked_does_not_count_as_unknown():
     since, looked = NOW - 2 * POLICY.not_found_timeout, NOW - POLICY.not_found_timeout
     build = after(NoSuchBuild(message=SAID), not_found_since=since, polled_at=looked)
     counted = POLICY.not_found_timeout + POLICY.poll_max_interval

@@ -194,6 +194,16 @@ def test_the_mirror_goes_on_while_testnod_is_away_and_the_build_waits_for_testno
     assert step.waiting_on == TESTNOD
 
 
+@pytest.mark.parametrize(("tripped", "probing", "requests"), [((), (), 4), ((opened(MIRROR),), (MIRROR,), 1)])
+def test_one_request_alone_probes_the_mirror(tripped, probing, requests):
+    numbers = range(1, 7)
+    build = a_build(*map(pending, numbers), *(copy(number, send_alone=True) for number in numbers))
+    policy = replace(MIRRORING, concurrency_per_build=4)
+
+    step = plan(build, NOW, policy, breakers(opened(TESTNOD), *tripped, probing=probing))
+    assert step == Execute(tuple(UploadToMirror((100 + number,)) for number in range(1, requests + 1)))
+
+
 def test_a_route_that_does_not_mirror_blocks_its_copies_which_are_dead_only_if_that_lasts():
     build = finalized(delivered(), copy(1), stored())
     step = plan(build, NOW, POLICY, breakers())
@@ -264,7 +274,9 @@ def test_a_page_of_something_in_front_kills_nothing_and_parts_what_was_sent_toge
     ],
 )
 def test_what_failed_is_tried_again_together(outcome):
-    for values in after(outcome, 1, 2):
+    found = after(outcome, 1, 2)
+    assert len(found) == 2
+    for values in found:
         assert "state" not in values
         assert "send_alone" not in values
         assert values["due_at"] > NOW

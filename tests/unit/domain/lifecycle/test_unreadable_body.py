@@ -89,7 +89,7 @@ def test_bytes_that_came_begin_the_time_again():
 
 
 @pytest.mark.parametrize("jump", [DAMAGE_TIMEOUT, 40 * 24 * HOUR, -40 * 24 * HOUR])
-def test_time_in_which_nobody_looked_shows_nothing(jump):
+def test_time_between_two_reads_shows_nothing(jump):
     """A gateway that was stopped, or a clock that was wrong."""
     first = looked(pending(), DAMAGED, NOW)
     second = looked(first, DAMAGED, NOW + jump)

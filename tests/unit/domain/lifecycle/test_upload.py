@@ -99,7 +99,7 @@ def test_ids_of_a_known_run_change_the_registration_alone():
     assert [type(change) for change in changed] == [SetRegistration]
 
 
-def test_ids_of_a_run_nobody_had_seen_add_it_and_prove_that_the_older_ones_left_pending():
+def test_ids_of_an_unknown_run_add_it_and_prove_that_the_older_ones_left_pending():
     build = registering(answered(test_run_id="run-2", test_run_url="url"))
 
     assert [(run.test_run_id, run.status) for run in build.runs] == [("run-1", "processing"), ("run-2", None)]
@@ -536,7 +536,7 @@ def test_a_missing_project_changes_nothing():
 
 
 @pytest.mark.parametrize("status", [400, 404, 409, 422])
-def test_another_4xx_means_that_nobody_can_name_the_upload(status):
+def test_another_4xx_means_that_the_upload_cannot_be_reported_failed(status):
     build = after_failure(Rejected(status=status, message=MESSAGE))
 
     assert (build.registrations[1].state, build.registrations[1].presigned_url) == (R.LOST, None)

@@ -17,6 +17,8 @@ JOB = "a1" * 16
         ({"job_id": JOB, "build_no": "7"}, BuildsQuery(job_id=JOB, build_no=7)),
         ({"state": "ended", "route": "shop"}, BuildsQuery(state=BuildState.ENDED, route="shop")),
         ({"limit": "1000", "after": "41"}, BuildsQuery(limit=1000, before_id=41)),
+        ({"problems": "true", "mirror_differs": "false"}, BuildsQuery(problems=True)),
+        ({"problems": "", "mirror_differs": "true"}, BuildsQuery(mirror_differs=True)),
     ],
 )
 def test_what_is_asked_is_read(query, read):
@@ -32,6 +34,7 @@ def test_what_is_asked_is_read(query, read):
         ([("limit", "0")], 'limit is "0", not a whole number from 1 to 1000.'),
         ([("limit", "1001")], "not a whole number from 1 to 1000."),
         ([("limit", "٣")], "not a whole number"),
+        ([("mirror_differs", "yes")], 'mirror_differs is "yes", neither true nor false.'),
         ([("after", "x")], 'after is "x", which is not from a page.'),
         ([("after", "9999999999999999")], "which is not from a page."),
         ([("build_no", "7")], "job_id is missing."),

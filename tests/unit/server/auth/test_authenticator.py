@@ -85,7 +85,7 @@ _VALUES = _LATIN1 | _SIGNED | st.sampled_from(["20231114T221320Z", "UNSIGNED-PAY
 
 
 @given(headers=st.dictionaries(st.sampled_from(_HEADERS), _VALUES), path=st.sampled_from(["/", "/a?b=%zz", "//x?&&="]))
-def test_whatever_somebody_says_of_himself_he_is_nobody_without_a_secret(headers, path):
+def test_what_a_request_states_of_its_sender_identifies_no_caller_without_a_secret(headers, path):
     key = AccessKey(access_key="ACCESSKEY", secret_key="never-guessed", caller=CI)
     signatures = SignatureVerifier([key], now=lambda: NOW, lockout=Lockout(lambda: NOW), record_use=None)
     callers = Authenticator([KNOWN], now=lambda: NOW, signatures=signatures)

@@ -83,7 +83,7 @@ async def test_a_user_of_the_account_comes_in_under_a_name_that_no_token_can_hav
     ],
     ids=["another account", "no account", "a token of no project", "no user", "another project"],
 )
-async def test_a_good_token_of_somebody_else_is_a_bad_token(iam, changes):
+async def test_a_good_token_of_another_account_is_a_bad_token(iam, changes):
     iam.answer = iam.good(**changes)
     with pytest.raises(Unauthenticated, match="decrypt token fail"):
         await tokens_of(iam, project="cn-north-4").identify("canary")

@@ -42,6 +42,7 @@ COMPRESS = {
     "zstd": (ContentCoding.ZSTD, zstd.compress),
 }
 EACH = pytest.mark.parametrize(("coding", "compress"), COMPRESS.values(), ids=COMPRESS)
+IN_A_ROW = pytest.mark.parametrize(("coding", "compress"), [COMPRESS["gzip"], COMPRESS["zstd"]], ids=["gzip", "zstd"])
 
 
 def decompress(*compressed: ContentCoding, stream: bytes, max_bytes: int = MIB, cut: int = 1000) -> bytes:
@@ -138,21 +139,25 @@ def test_every_step_of_work_is_short_even_when_nothing_comes_out():
     assert len(list(pipeline.feed(hollow))) > 5000
 
 
-@pytest.mark.parametrize(("coding", "compress"), [COMPRESS["gzip"], COMPRESS["zstd"]], ids=["gzip", "zstd"])
-class TestSeveralStreamsInARow:
-    @pytest.mark.parametrize("cut", [1, 7, 5000])
-    def test_are_one_stream(self, coding, compress, cut):
-        assert decompress(coding, stream=compress(b"one ") + compress(b"") + compress(b"two"), cut=cut) == b"one two"
+@IN_A_ROW
+@pytest.mark.parametrize("cut", [1, 7, 5000])
+def test_several_streams_in_a_row_are_one(coding, compress, cut):
+    assert decompress(coding, stream=compress(b"one ") + compress(b"") + compress(b"two"), cut=cut) == b"one two"
 
-    def test_are_bounded_in_number(self, coding, compress):
-        assert decompress(coding, stream=compress(b"") * MAX_MEMBERS, cut=MIB) == b""
-        with pytest.raises(TooLarge, match="in a row"):
-            decompress(coding, stream=compress(b"") * (MAX_MEMBERS + 1), cut=MIB)
 
-    def test_may_not_be_followed_by_anything_else(self, coding, compress):
-        for garbage in (b"\0", b"garbage", compress(b"x")[:3]):
-            with pytest.raises(BadReport):
-                decompress(coding, stream=compress(b"<testsuite/>") + garbage)
+@IN_A_ROW
+def test_streams_in_a_row_are_bounded_in_number(coding, compress):
+    assert decompress(coding, stream=compress(b"") * MAX_MEMBERS, cut=MIB) == b""
+    with pytest.raises(TooLarge, match="in a row"):
+        decompress(coding, stream=compress(b"") * (MAX_MEMBERS + 1), cut=MIB)
+
+
+@IN_A_ROW
+@pytest.mark.parametrize("garbage", [b"\0", b"garbage", b"half of a stream"])
+def test_streams_in_a_row_are_followed_by_nothing_else(coding, compress, garbage):
+    following = compress(b"x")[:3] if garbage == b"half of a stream" else garbage
+    with pytest.raises(BadReport):
+        decompress(coding, stream=compress(b"<testsuite/>") + following)
 
 
 @pytest.mark.parametrize("name", ["zlib", "raw deflate", "br"])

@@ -88,7 +88,7 @@ def test_a_bad_parameter_is_told_in_two_sentences(name, value, says):
 
 
 @pytest.mark.parametrize("name", ["job_id", "build_no", "node_id", "branch", "complete"])
-def test_whoever_says_two_things_under_one_name_is_asked_which(name):
+def test_two_values_under_one_name_are_rejected_with_the_question_which(name):
     with pytest.raises(BadParameter, match=f'{name} is given twice, as "a" and as "b". Send it once.'):
         read_query([(name, "a"), ("other", "x"), (name, "b")])
 

@@ -152,7 +152,7 @@ def test_iam_users_with_all_scopes_upload_coverage_as_they_call_everything_else(
     assert mode(everything, "POST", COVERAGE.format(OTHER)) is AuthorizationMode.CALLER_TOKEN
 
 
-def test_an_open_bridge_lends_its_credentials_to_nobody():
+def test_an_open_bridge_lends_its_credentials_to_no_caller():
     for job_id in (OWN, NOBODYS):
         assert mode(OPEN_CALLER, "POST", COVERAGE.format(job_id)) is AuthorizationMode.UNCHANGED
 

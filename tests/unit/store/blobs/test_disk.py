@@ -66,7 +66,7 @@ async def test_leftovers_of_a_crash_are_swept_and_blobs_are_kept(tmp_path):
     assert files_of(tmp_path) == [key]
 
 
-async def test_a_shared_spool_is_swept_of_what_nobody_can_still_be_writing(tmp_path):
+async def test_a_shared_spool_is_swept_of_files_that_no_gateway_can_still_be_writing(tmp_path):
     hour = tmp_path / "2026010100"
     hour.mkdir()
     for name, age_seconds in (("young", 3600), ("old", 2 * 24 * 3600)):

@@ -124,7 +124,7 @@ async def test_a_fault_says_what_s3_said_and_goes_with_the_next_probe(spool, buc
     assert [key.rpartition("/")[2] for key in bucket.put_keys] == [PROBE_KEY, PROBE_KEY]
 
 
-async def test_it_is_probed_seldom_however_often_somebody_asks(spool, bucket, clock):
+async def test_it_is_probed_seldom_however_often_it_is_asked(spool, bucket, clock):
     bucket.answer = DENIED
     for _ in range(10):
         assert await spool.fault()

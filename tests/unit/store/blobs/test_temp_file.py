@@ -59,7 +59,7 @@ async def test_a_folder_that_another_process_sweeps_before_it_is_locked_is_made_
     other.close()
 
 
-async def test_nobody_else_can_read_what_comes_in(tmp_path):
+async def test_no_other_user_can_read_what_comes_in(tmp_path):
     scratch = TempFolder(tmp_path)
     assert scratch.folder.stat().st_mode & 0o077 == 0
     scratch.close()

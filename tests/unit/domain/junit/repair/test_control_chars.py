@@ -8,12 +8,15 @@ from bridge.domain.junit.repair.control_chars import MAX_TOKEN_SIZE, ControlChar
 
 
 def test_each_kind_is_counted_apart():
-    mender = ControlCharFilter("utf-8")
-    out = mender.feed(b"\n<?xml version='1.0' encoding='big5'?><a>\x1b[1mb\x00&#1;</a>\xe4\xb8") + mender.close()
+    control_filter = ControlCharFilter("utf-8")
+    out = (
+        control_filter.feed(b"\n<?xml version='1.0' encoding='big5'?><a>\x1b[1mb\x00&#1;</a>\xe4\xb8")
+        + control_filter.close()
+    )
     assert out == b'<?xml version="1.0" encoding="UTF-8"?><a>b</a>'
-    assert (mender.color_codes, mender.controls, mender.dangling) == (1, 2, 2)
-    assert mender.trimmed
-    assert mender.declares
+    assert (control_filter.color_codes, control_filter.controls, control_filter.dangling) == (1, 2, 2)
+    assert control_filter.trimmed
+    assert control_filter.declares
 
 
 @pytest.mark.parametrize(
@@ -21,28 +24,28 @@ def test_each_kind_is_counted_apart():
     ["", "<?xml version='1.0'?>", "<?xml version='1.0' encoding='UTF-8'?>", "<?xml version='1.0' encoding='utf-8'"],
 )
 def test_a_declaration_that_says_nothing_wrong_stays(declaration: str):
-    mender = ControlCharFilter("utf-8")
+    control_filter = ControlCharFilter("utf-8")
     document = f"{declaration}<a/>".encode()
-    assert mender.feed(document) + mender.close() == document
-    assert not mender.declares
-    assert not mender.trimmed
+    assert control_filter.feed(document) + control_filter.close() == document
+    assert not control_filter.declares
+    assert not control_filter.trimmed
 
 
 @pytest.mark.parametrize(
     "text", ["&" * 500, "\x1b" * 500, "]" * 500, "<" * 500, "\x1b[" + "1;" * 500, "&#" + "0" * 500]
 )
 def test_no_more_is_blocked_back_than_a_token_may_be_long(text: str):
-    mender = ControlCharFilter("utf-8")
-    given = mender.feed(f"<a>{text}".encode())
-    assert len(mender.close()) <= 2 * MAX_TOKEN_SIZE
+    control_filter = ControlCharFilter("utf-8")
+    given = control_filter.feed(f"<a>{text}".encode())
+    assert len(control_filter.close()) <= 2 * MAX_TOKEN_SIZE
     assert given.startswith(b"<a>")
 
 
 @pytest.mark.parametrize("text", ["&#;", "&#x;", "&#12a;", "&#x1G;", "&#-1;", "&#_7;", "&#65;", "&# 7;", "&#²;"])
 def test_what_is_no_forbidden_reference_stays(text: str):
-    mender = ControlCharFilter("utf-8")
-    assert (mender.feed(text.encode()) + mender.close()).decode() == text
-    assert mender.controls == 0
+    control_filter = ControlCharFilter("utf-8")
+    assert (control_filter.feed(text.encode()) + control_filter.close()).decode() == text
+    assert control_filter.controls == 0
 
 
 def test_bytes_of_another_encoding_are_an_error():

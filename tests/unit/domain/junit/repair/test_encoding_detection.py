@@ -164,7 +164,7 @@ def test_what_may_be_either_or_neither_is_left_open(text: str, encoding: str):
 @pytest.mark.parametrize("size", [1, 2, 3, 5, 8])
 def test_many_texts_together_are_never_read_wrongly(size: int):
     for texts, encoding, expected in ((CHINESE_TEXTS, "gbk", CHINESE), (WESTERN_TEXTS, WESTERN, WESTERN)):
-        for at in range(len(texts) - size):
+        for at in range(len(texts) - size + 1):
             assert chosen(report(" ".join(texts[at : at + size])).encode(encoding)) == expected
 
 

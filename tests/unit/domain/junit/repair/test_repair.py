@@ -314,7 +314,7 @@ def test_what_cannot_be_repaired_is_rejected_with_its_reason(data: bytes, reason
     assert refuse(data).reason == reason
 
 
-def test_a_rejection_after_mending_names_the_fault_that_is_left():
+def test_a_rejection_after_a_repair_names_the_fault_that_is_left():
     refused = refuse(b"<testsuite>\x1b[1m<a></testsuite>")
     assert refused.found == 'line 1, column 19: "</testsuite>" does not end "<a>" of line 1.'
 
@@ -486,7 +486,7 @@ def test_whatever_comes_is_rejected_or_becomes_what_validation_accepts_for_good(
         )
     )
 )
-def test_mending_does_not_depend_on_the_chunks(parts: list[str]):
+def test_a_repair_does_not_depend_on_the_chunks(parts: list[str]):
     data = f"<testsuite>{''.join(parts)}</testsuite>".encode()
     one, other = repair(source(data, 1)), repair(source(data))
     assert isinstance(one, Repaired) == isinstance(other, Repaired)
