@@ -17,7 +17,6 @@ from reports import small_reports
 
 REPORTS_A_BUILD = 20
 BOUNDARY = "------------------------a1b2c3d4e5f60718"
-_STARTED = time.time()
 _LENGTH = re.compile(rb"\r\ncontent-length: *(\d+)", re.IGNORECASE)
 
 
@@ -42,7 +41,7 @@ class Sent:
 
     accepted: int = 0
     seconds: float = 0.0
-    prepared_seconds: float = 0.0  # from the start of this process until the first byte
+    began_at: float = 0.0  # the first byte, as a Unix time
     response_seconds: list[float] = field(default_factory=list)
     rejected: str = ""  # the first response that was not a success
 
@@ -157,7 +156,7 @@ async def send(load: Load) -> Sent:
         )
         connections.append(connection)
     began = time.perf_counter()
-    sent.prepared_seconds = time.time() - _STARTED
+    sent.began_at = time.time()
     for connection in connections:
         connection.send_next()
     await asyncio.gather(*(connection.done for connection in connections))
