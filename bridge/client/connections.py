@@ -99,7 +99,7 @@ class Connections:
             self._addresses[key] = address
         return address
 
-    async def call(
+    async def call(  # noqa: PLR0913 -- a request and its limits
         self,
         connection: Connection,
         method: str,
@@ -107,50 +107,50 @@ class Connections:
         headers: Mapping[str, str],
         body: Body,
         *,
+        give_up_at: float,
         read_seconds: float,
         max_answer_bytes: int,
     ) -> Response:
         """Send a request and return its response; `connection` is then free for other calls, or closed.
 
-        `headers` are without line breaks, and all that is sent but Host and, for bytes, Content-Length. `read_seconds`
-        is how long the upstream may take for a piece of the response. Raise UnusableResponse if its body is larger than
-        `max_answer_bytes`.
+        `headers` are without line breaks, and all that is sent but Host and, for bytes, Content-Length. Raise
+        TimeoutError if the response is not complete at `give_up_at` (time of the event loop), or a piece of it takes
+        longer than `read_seconds`; UnusableResponse if its body is larger than `max_answer_bytes`.
         """
+        protocol = connection.protocol
+        if protocol is None or protocol.transport is None or protocol.transport.is_closing():
+            connection.close()
+            raise aiohttp.ServerDisconnectedError
+        watch = _Watch(protocol, give_up_at, read_seconds)
         try:
-            protocol = self._prepare(connection, method, read_seconds)
+            protocol.set_response_params(
+                skip_payload=method == hdrs.METH_HEAD,
+                read_until_eof=True,
+                auto_decompress=False,
+                max_field_size=self._max_header_bytes,
+            )
             head = self._head(method, url, headers, body)
             if body is None or (isinstance(body, bytes) and len(body) <= MAX_WRITE_BYTES):
-                protocol.transport.write(head + body if body else head)  # type: ignore[union-attr]  # it is open
-                protocol.start_timeout()
-                return await _receive(protocol, max_answer_bytes)
-            sending = asyncio.create_task(_send(protocol, head, body))
+                protocol.transport.write(head + body if body else head)
+                watch.await_piece()
+                return await _receive(protocol, max_answer_bytes, watch)
+            sending = asyncio.create_task(_send(protocol, head, body, watch))
             try:
-                response = await _receive(protocol, max_answer_bytes)
+                response = await _receive(protocol, max_answer_bytes, watch)
                 if not sending.done():  # the response came before the whole body was sent
                     connection.close()
                 return response
             finally:
                 sending.cancel()
                 await asyncio.gather(sending, return_exceptions=True)
-        except BaseException:
+        except BaseException as error:
             connection.close()
+            if watch.has_ended and isinstance(error, Exception):
+                raise TimeoutError from error
             raise
         finally:
+            watch.stop()
             connection.release()
-
-    def _prepare(self, connection: Connection, method: str, read_seconds: float) -> "ResponseHandler":
-        """Return what reads the response from an open connection."""
-        protocol = connection.protocol
-        if protocol is None or protocol.transport is None or protocol.transport.is_closing():
-            raise aiohttp.ServerDisconnectedError
-        protocol.set_response_params(
-            skip_payload=method == hdrs.METH_HEAD,
-            read_until_eof=True,
-            auto_decompress=False,
-            read_timeout=read_seconds,
-            max_field_size=self._max_header_bytes,
-        )
-        return protocol
 
     def _head(self, method: str, url: URL, headers: Mapping[str, str], body: Body) -> bytes:
         target = url.raw_path_qs
@@ -170,9 +170,47 @@ def _timeout(connect_seconds: float) -> aiohttp.ClientTimeout:
     return aiohttp.ClientTimeout(total=None, connect=connect_seconds, sock_connect=connect_seconds)
 
 
-async def _send(protocol: "ResponseHandler", head: bytes, body: bytes | AsyncIterable[bytes]) -> None:
+class _Watch:
+    """Aborts a connection at `give_up_at`, or if a piece of the response takes longer than `read_seconds`.
+
+    One timer for a call: `asyncio.timeout` takes three times as long, and ResponseHandler's own limit has another.
+    """
+
+    def __init__(self, protocol: "ResponseHandler", give_up_at: float, read_seconds: float) -> None:
+        self.has_ended = False  # too late for the call
+        self._loop = asyncio.get_running_loop()
+        self._protocol = protocol
+        self._give_up_at = give_up_at
+        self._read_seconds = read_seconds
+        self._timer: asyncio.TimerHandle | None = None
+
+    def await_end(self) -> None:
+        """Wait until the end for what comes next."""
+        self._set(self._give_up_at)
+
+    def await_piece(self) -> None:
+        """Wait for the next piece of the response."""
+        self._set(min(self._give_up_at, self._loop.time() + self._read_seconds))
+
+    def stop(self) -> None:
+        """Wait for nothing."""
+        if self._timer is not None:
+            self._timer.cancel()
+
+    def _set(self, at: float) -> None:
+        self.stop()
+        self._timer = self._loop.call_at(at, self._end)
+
+    def _end(self) -> None:
+        self.has_ended = True
+        if self._protocol.transport is not None:
+            self._protocol.transport.abort()
+
+
+async def _send(protocol: "ResponseHandler", head: bytes, body: bytes | AsyncIterable[bytes], watch: _Watch) -> None:
     """Send a request as fast as the upstream reads it; a failure is raised where the response is awaited."""
     writer = StreamWriter(protocol, asyncio.get_running_loop())
+    watch.await_end()
     try:
         await writer.write(head)
         if isinstance(body, bytes):
@@ -186,16 +224,18 @@ async def _send(protocol: "ResponseHandler", head: bytes, body: bytes | AsyncIte
     except Exception as error:  # noqa: BLE001 -- whatever a body raises ends its call
         protocol.set_exception(aiohttp.ClientConnectionError(f"the body failed ({type(error).__name__})"), error)
     else:
-        protocol.start_timeout()
+        watch.await_piece()
 
 
-async def _receive(protocol: "ResponseHandler", max_bytes: int) -> Response:
+async def _receive(protocol: "ResponseHandler", max_bytes: int, watch: _Watch) -> Response:
     message, content = await protocol.read()
     while message.code < 200 and message.code != 101:  # informational (RFC 9110, section 15.2)
         message, content = await protocol.read()
     body = bytearray()
-    while piece := await content.readany():
-        body += piece
+    while not content.at_eof():
+        if not content.is_eof():
+            watch.await_piece()
+        body += await content.readany()
         if len(body) > max_bytes:
             fault = f"the response (HTTP {message.code}) is larger than {max_bytes // 1024} KiB"
             raise UnusableResponse(fault, status=message.code)

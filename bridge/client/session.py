@@ -178,6 +178,7 @@ class GuardedSession:
         dated: DateObserver = undated,
         traced: CallTracer = untraced,
     ) -> None:
+        self._loop = asyncio.get_running_loop()
         self._upstream = upstream
         self._traced = traced
         self._limits = limits or Timeouts()
@@ -231,14 +232,15 @@ class GuardedSession:
         connections = self._proxied if self._proxied is not None and is_proxied else self._direct
         connection = None
         try:
-            async with asyncio.timeout(limits.total_seconds):
-                connection = await connections.connect(request.url, seconds=limits.connect_seconds)
-                response = await connections.call(
-                    connection,
-                    *(request.method, request.url, request.headers, request.body),
-                    read_seconds=limits.read_seconds,
-                    max_answer_bytes=request.max_answer_bytes,
-                )
+            give_up_at = self._loop.time() + limits.total_seconds
+            connection = await connections.connect(request.url, seconds=limits.connect_seconds)
+            response = await connections.call(
+                connection,
+                *(request.method, request.url, request.headers, request.body),
+                give_up_at=give_up_at,
+                read_seconds=limits.read_seconds,
+                max_answer_bytes=request.max_answer_bytes,
+            )
             if is_proxied and response.status == PROXY_AUTHENTICATION_REQUIRED:
                 return NotSent(message=f"{self._upstream}: {PROXY_REJECTED}.")
             return self._read(request, response)
@@ -269,10 +271,9 @@ class GuardedSession:
 
     async def observed(self, call: str, outcome: Awaitable[Outcome]) -> Outcome:
         """Await `outcome` and report its duration to the observer; calls that are canceled are not reported."""
-        loop = asyncio.get_running_loop()
-        began = loop.time()
+        began = self._loop.time()
         ended = await outcome
-        self._observer(self._upstream, call, loop.time() - began, type(ended).__name__)
+        self._observer(self._upstream, call, self._loop.time() - began, type(ended).__name__)
         return ended
 
 
