@@ -161,7 +161,9 @@ class Connections:
             lines += [f"Proxy-Authorization: {authorization}"] if authorization else []
         lines += [f"{name}: {value}" for name, value in headers.items()]
         if hdrs.CONTENT_LENGTH not in headers and (body is not None or method not in BODILESS):
-            lines.append(f"Content-Length: {len(body) if isinstance(body, bytes) else 0}")
+            if not isinstance(body, bytes | None):
+                raise ValueError("An iterable body needs its own Content-Length header.")
+            lines.append(f"Content-Length: {len(body or b'')}")
         return "\r\n".join([f"{method} {target} HTTP/1.1", *lines, "", ""]).encode()
 
 

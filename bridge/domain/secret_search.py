@@ -36,7 +36,7 @@ class SecretSearch:
 
     def __init__(self, secrets: Iterable[str]) -> None:
         self._exact = frozenset(secret for secret in secrets if len(secret) >= MIN_SECRET_CHARACTERS)
-        self._needles = tuple(sorted({needle for secret in self._exact for needle in _needles(secret)}))
+        self._needles = tuple(sorted({needle for secret in self._exact for needle in _needles_of(secret)}))
         self._anchors = tuple({anchor for needle in self._needles for anchor in (needle.first, needle.last)})
 
     def may_be_in(self, text: str) -> bool:
@@ -90,6 +90,12 @@ class _Needle(NamedTuple):
     @property
     def last(self) -> str:
         return self.whole[-ANCHOR_CHARACTERS:]
+
+
+@lru_cache(maxsize=64)
+def _needles_of(secret: str) -> tuple[_Needle, ...]:
+    """Return the needles of a secret; those of a key or token come with every presigned URL."""
+    return tuple(_needles(secret))
 
 
 def _needles(secret: str) -> Iterator[_Needle]:
