@@ -100,7 +100,7 @@ class PresignedUploader:
             response = await self._session.send(request)
         else:
             try:
-                # aiohttp's read timeout does not run while the body is written, so a stalled storage is detected here.
+                # The session waits for a piece of the response only after the body: a stalled storage is detected here.
                 async with asyncio.timeout(None) as deadline:
                     body.watch_stalls(deadline, self._stall_seconds)
                     response = await self._session.send(request)
@@ -145,7 +145,7 @@ class _CheckedBody:
         self._digest = hashlib.sha256()
         self._read_bytes = 0
         self._buffer = b""
-        self._lock = asyncio.Lock()  # aiohttp may still be reading after the call has ended
+        self._lock = asyncio.Lock()  # the session may still be reading when the call is canceled
         self._closed = False
         self._deadline: asyncio.Timeout | None = None
         self._stall_seconds = STALL_SECONDS
