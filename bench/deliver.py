@@ -38,7 +38,6 @@ SMALL, LARGE = (200, 1, 100, 1), (200, 100, 1, 1)
 FILES_OF_ONE, DELAY_OF_ONE, GRACE_SECONDS = 20, 0.1, 0.1  # with --latency: one upload, and upstreams that take long
 WAIT_SECONDS = 120.0
 LARGE_SECONDS = 900.0
-POLL_SECONDS = 0.02
 CONNECTIONS = 8
 NAIVE, NOW = "naive bridge", "gateway"
 
@@ -179,9 +178,10 @@ def naive_bridge(folder: Path, token: str, upstream: int) -> tuple[ServerProcess
     return ServerProcess(NAIVE, command, port=port, folder=ROOT, log=folder / "naive.log"), Counter
 
 
-def finalized(port: int) -> dict[str, Any]:
-    """Return what the stand-ins have counted."""
-    with urllib.request.urlopen(f"http://127.0.0.1:{port}/finalized") as response:
+def finalized(port: int, *, runs: int = 0, stored: int = 0, seconds: float = WAIT_SECONDS) -> dict[str, Any]:
+    """Return what the stand-ins have counted, as soon as they have so many; raise TimeoutError after `seconds`."""
+    url = f"http://127.0.0.1:{port}/finalized?runs={runs}&stored={stored}"
+    with urllib.request.urlopen(url, timeout=seconds) as response:
         counted: dict[str, Any] = json.load(response)
         return counted
 
@@ -231,18 +231,12 @@ class Bench:
             expect(contender.upstream.port, FILES_OF_ONE)
             seconds = []
             for _ in range(rounds + 1):
-                before = finalized(contender.upstream.port)
                 sent = self._send(contender, FILES_OF_ONE, 1, 1, 1)
-                self._wait_for(contender, before, 1, FILES_OF_ONE)
-                seconds.append(finalized(contender.upstream.port)["at"] - sent["answered_at"] - GRACE_SECONDS)
+                ended_at = time.time() - DELAY_OF_ONE  # the stand-in counts the call when it answers
+                seconds.append(ended_at - sent["began_at"] - sent["seconds"] - GRACE_SECONDS)
             contender.pause()
             counted = seconds[1:]  # the first round warms up
             print(f"  {contender.name:<14}{median(counted):>7.2f} s ({min(counted):.2f} to {max(counted):.2f})")
-
-    @staticmethod
-    def _is_over(now: dict[str, Any], before: dict[str, Any], runs: int, reports: int) -> bool:
-        """Return whether all arrived: the run of a build of many uploads may be finalized before its last report."""
-        return bool(now["runs"] - before["runs"] >= runs and now["stored"] - before["stored"] >= reports)
 
     def _round(
         self,
@@ -253,17 +247,15 @@ class Bench:
         connections: int,
         figure: Figures,
     ) -> None:
-        reports_a_build, builds_sent = reports_a_request * requests_a_build, -(-builds // connections) * connections
+        reports_sent = reports_a_request * requests_a_build * -(-builds // connections) * connections
         before = finalized(contender.upstream.port)
         cpu_before, ledger_before = contender.server.cpu_by_process(), contender.counts()
-        began = time.perf_counter()
         sent = self._send(contender, reports_a_request, requests_a_build, builds, connections)
-        self._wait_for(contender, before, builds_sent, builds_sent * reports_a_build)
-        seconds = time.perf_counter() - began - sent["prepared_seconds"]
+        seconds = time.time() - sent["began_at"]
         after = finalized(contender.upstream.port)
         reports = after["stored"] - before["stored"]
-        if reports != builds_sent * reports_a_build:
-            print(f"  {contender.name} stored {reports} reports of {builds_sent * reports_a_build}")
+        if reports != reports_sent:
+            print(f"  {contender.name} stored {reports} reports of {reports_sent}")
         cpu = contender.server.cpu_by_process()
         cpu.subtract(cpu_before)
         ledger = contender.counts()
@@ -276,7 +268,7 @@ class Bench:
     def _send(
         self, contender: Contender, reports_a_request: int, requests_a_build: int, builds: int, connections: int
     ) -> dict[str, Any]:
-        """Upload from the client's process; return what `load.py` tells of it."""
+        """Upload from the client's process and wait until all has arrived; return what `load.py` tells."""
         builds_each = -(-builds // connections)
         request = {
             "port": contender.server.port,
@@ -288,25 +280,21 @@ class Bench:
             "reports_a_request": reports_a_request,
             "requests_a_build": requests_a_build,
         }
-        self._first_build += builds_each * connections
-        sent = run_client("load.py", request, seconds=limit_of(reports_a_request))
+        builds_sent = builds_each * connections
+        self._first_build += builds_sent
+        limit = WAIT_SECONDS if reports_a_request < SMALL[0] else LARGE_SECONDS
+        before = finalized(contender.upstream.port)
+        sent = run_client("load.py", request, seconds=limit)
         if sent["rejected"]:
             print(f"  {contender.name} rejected an upload: {sent['rejected'][:500]}")
+        # Both: the run of a build of many uploads may be finalized before its last report.
+        runs = before["runs"] + builds_sent
+        stored = before["stored"] + builds_sent * reports_a_request * requests_a_build
+        try:
+            finalized(contender.upstream.port, runs=runs, stored=stored, seconds=limit)
+        except TimeoutError:
+            print(f"  {contender.name} did not finalize all runs: {finalized(contender.upstream.port)}")
         return sent
-
-    def _wait_for(self, contender: Contender, before: dict[str, Any], runs: int, reports: int) -> None:
-        """Wait until so many runs and reports more have arrived."""
-        deadline = time.perf_counter() + limit_of(reports // runs)
-        while not self._is_over(finalized(contender.upstream.port), before, runs, reports):
-            if time.perf_counter() > deadline:
-                print(f"  {contender.name} did not finalize all runs: {finalized(contender.upstream.port)}")
-                break
-            time.sleep(POLL_SECONDS)
-
-
-def limit_of(reports_at_once: int) -> float:
-    """Return the seconds after which a round of such uploads or builds is given up."""
-    return WAIT_SECONDS if reports_at_once < SMALL[0] else LARGE_SECONDS
 
 
 def print_figures(figures: dict[str, Figures]) -> None:

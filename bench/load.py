@@ -17,7 +17,6 @@ from reports import small_reports
 
 REPORTS_A_BUILD = 20
 BOUNDARY = "------------------------a1b2c3d4e5f60718"
-_STARTED = time.time()
 _LENGTH = re.compile(rb"\r\ncontent-length: *(\d+)", re.IGNORECASE)
 
 
@@ -42,8 +41,7 @@ class Sent:
 
     accepted: int = 0
     seconds: float = 0.0
-    prepared_seconds: float = 0.0  # from the start of this process until the first byte
-    answered_at: float = 0.0  # when the last response was complete, in seconds since the epoch
+    began_at: float = 0.0  # the first byte, as a Unix time
     response_seconds: list[float] = field(default_factory=list)
     rejected: str = ""  # the first response that was not a success
 
@@ -158,11 +156,11 @@ async def send(load: Load) -> Sent:
         )
         connections.append(connection)
     began = time.perf_counter()
-    sent.prepared_seconds = time.time() - _STARTED
+    sent.began_at = time.time()
     for connection in connections:
         connection.send_next()
     await asyncio.gather(*(connection.done for connection in connections))
-    sent.seconds, sent.answered_at = time.perf_counter() - began, time.time()
+    sent.seconds = time.perf_counter() - began
     return sent
 
 

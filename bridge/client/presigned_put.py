@@ -2,7 +2,6 @@
 
 import asyncio
 import hashlib
-import math
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import replace
 from types import MappingProxyType
@@ -29,7 +28,7 @@ GRACE_SECONDS = 30.0
 MAX_PUT_SECONDS = 600
 """Longest PUT, whatever its size: a URL is used up once its expiry and this time have passed.
 
-One second is subtracted because aiohttp rounds its timeouts up.
+One second is subtracted because timers of the event loop may be late.
 """
 
 STALL_SECONDS = 30.0
@@ -101,7 +100,7 @@ class PresignedUploader:
             response = await self._session.send(request)
         else:
             try:
-                # aiohttp's read timeout does not run while the body is written, so a stalled storage is detected here.
+                # The session waits for a piece of the response only after the body: a stalled storage is detected here.
                 async with asyncio.timeout(None) as deadline:
                     body.watch_stalls(deadline, self._stall_seconds)
                     response = await self._session.send(request)
@@ -112,8 +111,7 @@ class PresignedUploader:
         return body.failure or _outcome(response, complete=body.complete)
 
     def _request(self, url: URL, body: "_CheckedBody | _WholeBody", signed_headers: Mapping[str, str]) -> Request:
-        # Whole seconds: reports of similar sizes share what the session makes of their limits.
-        total_seconds = min(math.ceil(GRACE_SECONDS + body.size / MIN_BYTES_PER_SECOND), MAX_PUT_SECONDS - 1)
+        total_seconds = min(GRACE_SECONDS + body.size / MIN_BYTES_PER_SECOND, MAX_PUT_SECONDS - 1)
         # Any other header, especially x-amz-*, is not in the signature and makes S3 respond 403.
         headers = {"Content-Length": str(body.size), "Content-Type": "application/xml", **signed_headers}
         limits = replace(self._limits, total_seconds=total_seconds)
@@ -147,7 +145,7 @@ class _CheckedBody:
         self._digest = hashlib.sha256()
         self._read_bytes = 0
         self._buffer = b""
-        self._lock = asyncio.Lock()  # aiohttp may still be reading after the call has ended
+        self._lock = asyncio.Lock()  # the session may still be reading when the call is canceled
         self._closed = False
         self._deadline: asyncio.Timeout | None = None
         self._stall_seconds = STALL_SECONDS

@@ -1,31 +1,27 @@
-"""One guarded aiohttp session per upstream: returns a response, or whether the failed call may have had an effect."""
+"""One guarded session per upstream: returns a response, or whether the failed call may have had an effect."""
 
 import asyncio
 import math
 import re
-import socket
 import time
 import zlib
-from collections.abc import AsyncIterable, Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
-from contextvars import ContextVar
 from dataclasses import field
-from functools import lru_cache, partial
+from functools import partial
 from types import TracebackType
-from typing import TYPE_CHECKING, Protocol, Self, TypeVar
+from typing import Protocol, Self, TypeVar
 
 import aiohttp
+from aiohttp.http_exceptions import HttpProcessingError
 from yarl import URL
 
+from bridge.client.connections import FAILURES, Body, Connections, Response, UnusableResponse
 from bridge.client.outbound_proxy import DIRECT, OutboundProxy
 from bridge.client.ssrf_guard import STORAGE_BLOCKED, AddressBlocked, guarded_socket
 from bridge.domain.outcomes import NotSent, OutcomeUnknown
 from bridge.protocols.http_response import HttpResponse, clean, http_date
 from bridge.values import dataclass
-
-if TYPE_CHECKING:
-    from aiohttp.connector import Connection
-    from aiohttp.tracing import Trace
 
 # Own texts, because aiohttp's contain the whole URL with its presigned query.
 FAILURE_TEXTS: tuple[tuple[type[Exception], str], ...] = (
@@ -41,6 +37,7 @@ FAILURE_TEXTS: tuple[tuple[type[Exception], str], ...] = (
     (aiohttp.ServerDisconnectedError, "the connection was closed"),
     (aiohttp.ClientPayloadError, "the connection was closed"),
     (aiohttp.ClientResponseError, "the response is not HTTP"),
+    (HttpProcessingError, "the response is not HTTP"),
     (OSError, "the connection was closed"),
 )
 """Searched from top to bottom, because many of these are subclasses of others."""
@@ -67,11 +64,9 @@ MAX_CONNECTIONS = 32
 """Twice the default of delivery.concurrency, so that calls wait in the ledger and not here."""
 
 PROXY_AUTHENTICATION_REQUIRED = 407
+PROXY_REJECTED = "the proxy rejected its credentials (HTTP 407); see outbound.http_proxy"
 
 USER_AGENT = "codearts-testnod-bridge"
-
-AUTOMATIC_HEADERS = ("User-Agent", "Accept", "Accept-Encoding", "Content-Type")
-"""Headers that aiohttp would add. Each request has its full set; presigned ones only those that are signed."""
 
 SECRET_HEADERS = frozenset(
     {
@@ -153,7 +148,7 @@ class Request:
     method: str
     url: URL
     headers: Mapping[str, str] = field(default_factory=dict)
-    body: bytes | AsyncIterable[bytes] | None = None  # an iterable needs its own Content-Length header
+    body: Body = None  # an iterable needs its own Content-Length header
     limits: Timeouts | None = None
     max_answer_bytes: int = MAX_ANSWER_BYTES
     secrets: tuple[str, ...] = ()  # in its URL and body; secret headers are recognized by name
@@ -183,6 +178,7 @@ class GuardedSession:
         dated: DateObserver = undated,
         traced: CallTracer = untraced,
     ) -> None:
+        self._loop = asyncio.get_running_loop()
         self._upstream = upstream
         self._traced = traced
         self._limits = limits or Timeouts()
@@ -192,10 +188,11 @@ class GuardedSession:
         self._last_date = ""
         self._last_date_at = -math.inf
         self._outbound_proxy = outbound_proxy
-        new_http = partial(_new_http, outbound_proxy, connections=connections, header_bytes=header_bytes)
-        guard = partial(guarded_socket, blocked=blocked) if public_only else None
-        self._direct = new_http(guard=guard)
-        self._proxied = new_http(guard=None) if outbound_proxy.proxy else None
+        new_connections = partial(
+            Connections, limit=connections, max_header_bytes=header_bytes, trust=outbound_proxy.trust
+        )
+        self._direct = new_connections(guard=partial(guarded_socket, blocked=blocked) if public_only else None)
+        self._proxied = new_connections(proxy=outbound_proxy.proxy) if outbound_proxy.proxy else None
 
     async def __aenter__(self) -> Self:
         return self
@@ -229,120 +226,55 @@ class GuardedSession:
             return outcome
 
     async def _send(self, request: Request) -> HttpResponse | NotSent | OutcomeUnknown:
-        transfer = _Transfer()
-        running = _TRANSFER.set(transfer)
+        """Make a call; until it has a connection, no byte of it can have been sent."""
+        limits = request.limits or self._limits
+        is_proxied = self._proxied is not None and self._outbound_proxy.proxy_for(request.url) is not None
+        connections = self._proxied if self._proxied is not None and is_proxied else self._direct
+        connection = None
         try:
-            return await self._exchange(request, transfer)
-        except _UnusableResponse as error:
-            message = f"{self._upstream}: {error}."
-            return (
-                OutcomeUnknown(message=message, status=error.status) if transfer.connected else NotSent(message=message)
+            give_up_at = self._loop.time() + limits.total_seconds
+            connection = await connections.connect(request.url, seconds=limits.connect_seconds)
+            response = await connections.call(
+                connection,
+                *(request.method, request.url, request.headers, request.body),
+                give_up_at=give_up_at,
+                read_seconds=limits.read_seconds,
+                max_answer_bytes=request.max_answer_bytes,
             )
-        except (aiohttp.ClientError, TimeoutError, OSError, ValueError) as error:
+            if is_proxied and response.status == PROXY_AUTHENTICATION_REQUIRED:
+                return NotSent(message=f"{self._upstream}: {PROXY_REJECTED}.")
+            return self._read(request, response)
+        except UnusableResponse as error:
+            return OutcomeUnknown(message=f"{self._upstream}: {error}.", status=error.status)
+        except FAILURES as error:
             message = f"{self._upstream}: {describe_failure(error)}."
-            return OutcomeUnknown(message=message) if transfer.connected else NotSent(message=message)
-        finally:
-            _TRANSFER.reset(running)
+            return NotSent(message=message) if connection is None else OutcomeUnknown(message=message)
 
-    async def observed(self, call: str, outcome: Awaitable[Outcome]) -> Outcome:
-        """Await `outcome` and report its duration to the observer; calls that are canceled are not reported."""
-        loop = asyncio.get_running_loop()
-        began = loop.time()
-        ended = await outcome
-        self._observer(self._upstream, call, loop.time() - began, type(ended).__name__)
-        return ended
+    def _read(self, request: Request, response: Response) -> HttpResponse:
+        self._note_date(response.headers)
+        return HttpResponse(
+            status=response.status,
+            headers=response.headers,
+            body=_decompress(response, request.max_answer_bytes),
+            received_at=self._clock(),
+            secrets=_secrets(request),
+        )
 
-    async def _exchange(self, request: Request, transfer: "_Transfer") -> HttpResponse:
-        proxy = self._outbound_proxy.proxy_for(request.url)
-        http = self._proxied if proxy is not None and self._proxied is not None else self._direct
-        async with http.request(
-            request.method,
-            request.url,
-            proxy=proxy,
-            headers=request.headers,
-            data=request.body,
-            allow_redirects=False,
-            timeout=_client_timeout(request.limits or self._limits),
-        ) as response:
-            self._note_date(response)
-            if proxy is not None and response.status == PROXY_AUTHENTICATION_REQUIRED:
-                transfer.connected = False  # connected to the proxy only
-                fault = "the proxy rejected its credentials (HTTP 407); see outbound.http_proxy"
-                raise _UnusableResponse(fault, status=response.status)
-            body = await _read_bounded(response, request.max_answer_bytes)
-            return HttpResponse(
-                status=response.status,
-                headers={name.lower(): value for name, value in response.headers.items()},
-                body=_decompress(response, body, request.max_answer_bytes),
-                received_at=self._clock(),
-                secrets=_secrets(request),
-            )
-
-    def _note_date(self, response: aiohttp.ClientResponse) -> None:
-        date, now = response.headers.get("Date", ""), time.monotonic()
+    def _note_date(self, headers: Mapping[str, str]) -> None:
+        date, now = headers.get("date", ""), time.monotonic()
         if date == self._last_date and now - self._last_date_at < DATE_SECONDS:
             return
         at = http_date(date)
-        if at is not None and "Age" not in response.headers:
+        if at is not None and "age" not in headers:
             self._last_date, self._last_date_at = date, now
             self._dated(self._upstream, at)
 
-
-@dataclass(slots=True)
-class _Transfer:
-    """Progress of a request: until it is connected, no byte of it can have been sent."""
-
-    connected: bool = False
-
-
-_TRANSFER: ContextVar[_Transfer] = ContextVar("transfer")
-"""The request that this task makes."""
-
-
-class _UnusableResponse(Exception):
-    """A response with this HTTP status came, but cannot be used."""
-
-    def __init__(self, message: str, *, status: int) -> None:
-        super().__init__(message)
-        self.status = status
-
-
-def _new_http(
-    outbound_proxy: OutboundProxy,
-    *,
-    connections: int,
-    header_bytes: int,
-    guard: Callable[[aiohttp.AddrInfoType], socket.socket] | None,
-) -> aiohttp.ClientSession:
-    http = aiohttp.ClientSession(
-        connector=_NotingConnector(
-            limit=connections,
-            ssl=outbound_proxy.trust or True,
-            socket_factory=guard,
-        ),
-        cookie_jar=aiohttp.DummyCookieJar(),
-        skip_auto_headers=AUTOMATIC_HEADERS,
-        auto_decompress=False,  # decompressed in _decompress, which limits the size
-        max_field_size=header_bytes,
-        trust_env=False,
-    )
-    # aiohttp would send GET and PUT a second time over a new connection, but domain/plan.py decides about retries.
-    http._retry_connection = False  # noqa: SLF001 -- there is no public setting
-    return http
-
-
-class _NotingConnector(aiohttp.TCPConnector):
-    """Notes that the call that runs has a connection. aiohttp's own tracing would cost a tenth of each call."""
-
-    async def connect(
-        self,
-        req: aiohttp.ClientRequest,
-        traces: "list[Trace]",
-        timeout: aiohttp.ClientTimeout,  # noqa: ASYNC109 -- as aiohttp calls it
-    ) -> "Connection":
-        connection = await super().connect(req, traces, timeout)
-        _TRANSFER.get().connected = True
-        return connection
+    async def observed(self, call: str, outcome: Awaitable[Outcome]) -> Outcome:
+        """Await `outcome` and report its duration to the observer; calls that are canceled are not reported."""
+        began = self._loop.time()
+        ended = await outcome
+        self._observer(self._upstream, call, self._loop.time() - began, type(ended).__name__)
+        return ended
 
 
 def _secrets(request: Request) -> tuple[str, ...]:
@@ -353,41 +285,20 @@ def _secrets(request: Request) -> tuple[str, ...]:
     return (*sent, *parts, *request.secrets)
 
 
-@lru_cache(maxsize=64)
-def _client_timeout(limits: Timeouts) -> aiohttp.ClientTimeout:
-    return aiohttp.ClientTimeout(
-        total=limits.total_seconds,
-        connect=limits.connect_seconds,
-        sock_connect=limits.connect_seconds,
-        sock_read=limits.read_seconds,
-    )
-
-
-async def _read_bounded(response: aiohttp.ClientResponse, max_bytes: int) -> bytes:
-    body = bytearray()
-    async for piece in response.content.iter_any():
-        body += piece
-        if len(body) > max_bytes:
-            response.close()  # the rest is not read, so the connection cannot be reused
-            fault = f"the response (HTTP {response.status}) is larger than {max_bytes // 1024} KiB"
-            raise _UnusableResponse(fault, status=response.status)
-    return bytes(body)
-
-
-def _decompress(response: aiohttp.ClientResponse, body: bytes, max_bytes: int) -> bytes:
+def _decompress(response: Response, max_bytes: int) -> bytes:
     """Undo a Content-Encoding, which was not requested, up to the size limit."""
-    encoding = response.headers.get("Content-Encoding", "").strip().lower()
+    encoding = response.headers.get("content-encoding", "").strip().lower()
     if encoding in ("", "identity"):
-        return body
+        return response.body
     if encoding not in ("gzip", "x-gzip", "deflate"):
-        raise _UnusableResponse(
+        raise UnusableResponse(
             f"the response has the unknown encoding {clean(encoding, limit=32)}", status=response.status
         )
     try:
-        decompressed = zlib.decompressobj(wbits=zlib.MAX_WBITS | 32).decompress(body, max_bytes + 1)
+        body = zlib.decompressobj(wbits=zlib.MAX_WBITS | 32).decompress(response.body, max_bytes + 1)
     except zlib.error as error:
-        raise _UnusableResponse("the response does not match its Content-Encoding", status=response.status) from error
-    if len(decompressed) > max_bytes:
+        raise UnusableResponse("the response does not match its Content-Encoding", status=response.status) from error
+    if len(body) > max_bytes:
         fault = f"the response is larger than {max_bytes // 1024} KiB when decompressed"
-        raise _UnusableResponse(fault, status=response.status)
-    return decompressed
+        raise UnusableResponse(fault, status=response.status)
+    return body

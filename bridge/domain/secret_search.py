@@ -36,7 +36,7 @@ class SecretSearch:
 
     def __init__(self, secrets: Iterable[str]) -> None:
         self._exact = frozenset(secret for secret in secrets if len(secret) >= MIN_SECRET_CHARACTERS)
-        self._needles = tuple(sorted({needle for secret in self._exact for needle in _needles(secret)}))
+        self._needles = tuple(sorted({needle for secret in self._exact for needle in _needles_of(secret)}))
         self._anchors = tuple({anchor for needle in self._needles for anchor in (needle.first, needle.last)})
 
     def may_be_in(self, text: str) -> bool:
@@ -51,7 +51,10 @@ class SecretSearch:
         for anchor in self._anchors:  # no generator: log lines of uploads come here
             if anchor in squeezed:
                 return True
-        return any(secret in text for secret in self._exact)
+        for secret in self._exact:  # noqa: SIM110 -- as above
+            if secret in text:
+                return True
+        return False
 
     def redact(self, text: str, replacement: str) -> str:
         """Return `text` with every occurrence of a secret, in any of the forms, replaced."""
@@ -87,6 +90,12 @@ class _Needle(NamedTuple):
     @property
     def last(self) -> str:
         return self.whole[-ANCHOR_CHARACTERS:]
+
+
+@lru_cache(maxsize=64)
+def _needles_of(secret: str) -> tuple[_Needle, ...]:
+    """Return the needles of a secret; those of a key or token come with every presigned URL."""
+    return tuple(_needles(secret))
 
 
 def _needles(secret: str) -> Iterator[_Needle]:

@@ -5,7 +5,7 @@ before the call, makes the call, and commits the changes.
 """
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Coroutine, Mapping
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -221,33 +221,40 @@ class UpstreamCallExecutor:
         self._mirror = MirrorUploader(clients.codearts, clients.reports, spool, metrics, background)
         self._copier = ArchiveCopier(archive, spool, metrics)
 
-    async def make(self, call: UpstreamCall, reconciler: BuildReconciler) -> UpstreamCall | None:
+    def make(self, call: UpstreamCall, reconciler: BuildReconciler) -> Coroutine[object, object, UpstreamCall | None]:
         """Make one call and record its outcome; return the call that may follow it at once."""
-        if self._tracer is None:
-            return await self._make(call, reconciler)
+        making = self._make(call, reconciler)
+        return making if self._tracer is None else self._traced(self._tracer, making, call, reconciler)
+
+    async def _traced(
+        self,
+        tracer: "Tracer",
+        making: Coroutine[object, object, UpstreamCall | None],
+        call: UpstreamCall,
+        reconciler: BuildReconciler,
+    ) -> UpstreamCall | None:
         contexts = _trace_contexts(call, reconciler.build)
         parent, links = contexts[0] if contexts else None, contexts if isinstance(call, Finalize) else ()
-        with self._tracer.resumed(parent, partial(_trace_attributes, call, reconciler), links):
-            return await self._make(call, reconciler)
+        with tracer.resumed(parent, partial(_trace_attributes, call, reconciler), links):
+            return await making
 
-    async def _make(self, call: UpstreamCall, reconciler: BuildReconciler) -> UpstreamCall | None:
+    def _make(self, call: UpstreamCall, reconciler: BuildReconciler) -> Coroutine[object, object, UpstreamCall | None]:
         match call:
             case FetchRecord():
-                await self._build_status.fetch_record(reconciler)
+                return self._build_status.fetch_record(reconciler)
             case Poll(reserved=reserved):
-                await self._build_status.poll(reconciler, reserved=reserved)
+                return self._build_status.poll(reconciler, reserved=reserved)
             case Register(delivery_id):
-                return await self._uploader.register(reconciler, delivery_id)
+                return self._uploader.register(reconciler, delivery_id)
             case Put(registration_id):
-                await self._uploader.put(reconciler, reconciler.build.registrations[registration_id])
+                return self._uploader.put(reconciler, reconciler.build.registrations[registration_id])
             case ReportUploadFailed(registration_id):
-                await self._uploader.report_upload_failed(reconciler, reconciler.build.registrations[registration_id])
+                return self._uploader.report_upload_failed(reconciler, reconciler.build.registrations[registration_id])
             case Finalize(confirm=confirm):
-                await self._finalizer.finalize(reconciler, confirm=confirm)
+                return self._finalizer.finalize(reconciler, confirm=confirm)
             case FetchCheckReport():
-                await self._code_check.fetch(reconciler, call)
+                return self._code_check.fetch(reconciler, call)
             case steps.UploadToMirror() | steps.CompareMirror():
-                await self._mirror.start(reconciler, call)
+                return self._mirror.start(reconciler, call)
             case steps.CopyToArchive(delivery_id):
-                await self._copier.copy(reconciler, delivery_id)
-        return None
+                return self._copier.copy(reconciler, delivery_id)

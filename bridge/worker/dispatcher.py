@@ -12,7 +12,6 @@ import structlog
 
 from bridge.domain.instants import SECOND, Duration
 from bridge.domain.notice_events import Block, events_of_block
-from bridge.domain.steps import UpstreamCall
 from bridge.errors import BridgeError, LeaseLost, LedgerRejectedWrite, Unavailable
 from bridge.store.leases import (
     Claim,
@@ -26,7 +25,7 @@ from bridge.store.leases import (
     to_leased_build,
 )
 from bridge.worker.notice_faults import events_or_none
-from bridge.worker.reconcile import BuildReconciler, CallExecutor, WorkerConfig
+from bridge.worker.reconcile import BuildReconciler, WorkerConfig
 
 MAX_RECONCILERS = 64
 """Builds reconciled at once: more than calls to TestNod at once, so that polls of a slow host delay no upload."""
@@ -149,7 +148,7 @@ class Dispatcher:
         fields = {"job_id": row.job_id, "build_no": row.build_no, "fencing_token": row.fencing_token}
         try:
             build = await self._read(leased)
-            await BuildReconciler(config, build, requested_at).run(_BeatingExecutor(config.executor, beat))
+            await BuildReconciler(config, build, requested_at).run(config.executor, beat)
         except* LeaseLost as errors:
             log.warning("reconcile_interrupted", error=str(_first(errors)), **fields)
         except* LedgerRejectedWrite as errors:
@@ -204,17 +203,3 @@ def _first(group: BaseExceptionGroup[BaseException]) -> BaseException:
     while isinstance(error, BaseExceptionGroup):
         error = error.exceptions[0]
     return error
-
-
-class _BeatingExecutor:
-    """A call executor that beats after each call, so that the task does not seem to hang while all slots are taken."""
-
-    def __init__(self, executor: CallExecutor, beat: Callable[[], None]) -> None:
-        self._executor = executor
-        self._beat = beat
-
-    async def make(self, call: UpstreamCall, reconciler: BuildReconciler) -> UpstreamCall | None:
-        try:
-            return await self._executor.make(call, reconciler)
-        finally:
-            self._beat()

@@ -181,6 +181,7 @@ class BuildReconciler:
         self._claimed_at = leased.now
         self._freed: tuple[BodyRelease, Callable[[Iterable[str]], Awaitable[None]]] | None = None
         self._bodies = dict(leased.bodies)
+        self._beat: Callable[[], None] = lambda: None
         self._taken = 0  # by how much `report_seq` was raised by uploads that were read after the claim
         self._unread: set[int] = set()  # ids of deliveries whose reports this gateway could not read
 
@@ -216,9 +217,9 @@ class BuildReconciler:
         """Return the bytes of a report that came with the claim, once; None if they are still to be read."""
         return self._bodies.pop(report_id, None)
 
-    def start_call(self) -> CallStart:
-        """Return when a call begins, for `attempt`."""
-        return CallStart(at=self.now(), steady=self.config.clock.steady())
+    def start_call(self, at: Instant | None = None) -> CallStart:
+        """Return when a call begins, for `attempt`: now, or `at` by the ledger's clock."""
+        return CallStart(at=self.now() if at is None else at, steady=self.config.clock.steady())
 
     def attempt(self, call: CallKind, outcome: object, start: CallStart, *, delivery_id: int = OF_BUILD) -> AddAttempt:
         """Return the record of a call that began then and has ended now."""
@@ -237,8 +238,12 @@ class BuildReconciler:
 
     # -- steps ---------------------------------------------------------------------------------------------------
 
-    async def run(self, executor: "CallExecutor") -> None:
-        """Execute steps until none is due; raise LeaseLost if another worker owns the build."""
+    async def run(self, executor: "CallExecutor", beat: Callable[[], None] = lambda: None) -> None:
+        """Execute steps until none is due; raise LeaseLost if another worker owns the build.
+
+        `beat` is called after each call, so that the task does not seem to hang while all slots are taken.
+        """
+        self._beat = beat
         async with asyncio.TaskGroup() as tasks:
             renewal = tasks.create_task(self._renew_lease())
             end = await self._execute_steps(executor)
@@ -346,6 +351,7 @@ class BuildReconciler:
             await work
         finally:
             self._writer.end_call()
+            self._beat()
 
     async def _make_uploads(
         self, calls: deque[UpstreamCall], executor: "CallExecutor", until: int, *, follows: bool
@@ -357,9 +363,11 @@ class BuildReconciler:
         while calls:
             call = calls.popleft()
             following = await executor.make(call, self)
+            self._beat()
             if follows and following is not None:
                 call = following
                 await executor.make(call, self)
+                self._beat()
             went_well = isinstance(call, Put) and self._is_stored(call.registration_id)
             if not went_well or self.config.stopping.is_set() or self.config.clock.steady() >= until:
                 calls.clear()
@@ -415,20 +423,21 @@ class BuildReconciler:
 
     async def report_upstream_health(self, signals: Signals) -> None:
         """Write what an answer shows of its upstream's health, unless the ledger has it already."""
+        now = self.now()
         for name, signal, reason in signals:
             before = self.config.newest_breakers.get(name) or CircuitBreaker(name=name)
             if signal is HealthSignal.SUCCESS:
                 self.config.own_faults.accept(name)
-            if signal is HealthSignal.SUCCESS and name not in self.breakers.probing and not self._is_news(before):
+            if signal is HealthSignal.SUCCESS and name not in self.breakers.probing and not self._is_news(before, now):
                 continue
             breaker = await self.config.send_signal(name, signal, reason, self.build.id)
             known = {**self.breakers.known, name: breaker}
             self.breakers = replace(self.breakers, known=known, probing=self.breakers.probing - {name})
 
-    def _is_news(self, breaker: CircuitBreaker) -> bool:
+    def _is_news(self, breaker: CircuitBreaker, now: Instant) -> bool:
         """Return whether a success would change the breaker's row."""
         known = self.breakers.known.get(breaker.name) or breaker
-        recent = breaker.succeeded_at is not None and 0 <= self.now() - breaker.succeeded_at < SUCCESS_EVERY_US
+        recent = breaker.succeeded_at is not None and 0 <= now - breaker.succeeded_at < SUCCESS_EVERY_US
         return breaker.failures > 0 or known.failures > 0 or not recent
 
     async def _release(self, end: Wait) -> None:

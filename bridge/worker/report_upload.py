@@ -7,7 +7,6 @@ lost could never be finalized.
 import asyncio
 from collections.abc import AsyncGenerator
 from contextlib import AsyncExitStack, suppress
-from dataclasses import replace
 
 import structlog
 
@@ -95,28 +94,23 @@ class ReportUploader:
         run = reconciler.build.run_parameters
         if run is None:
             return
-        start = replace(reconciler.start_call(), at=registration.requested_at)
+        start = reconciler.start_call(at=registration.requested_at)
         outcome = await self._clients.testnod.register(self._clients.token(run.route), run)
-        if isinstance(outcome, Registered):
-            await self._record_registered(reconciler, registration, outcome, start)
+        build, now = reconciler.build, reconciler.now()
+        if isinstance(outcome, Registered) and outcome.presigned_url:  # no attempt: the registration has its times
+            changes = upload.registration_succeeded(build, registration, outcome, now)
         else:
             attempt = reconciler.attempt(CallKind.REGISTER, outcome, start, delivery_id=registration.delivery_id)
-            now, policy, health = reconciler.now(), reconciler.config.policy, reconciler.health()
-            changes = upload.after_register(reconciler.build, registration, outcome, now, policy, health)
-            await self._write_if_owned(reconciler, (*changes, attempt))
+            policy, health = reconciler.config.policy, reconciler.health()
+            changes = (*upload.after_register(build, registration, outcome, now, policy, health), attempt)
+        written = await self._write_if_owned(reconciler, changes)
+        if not written and isinstance(outcome, Registered):
+            await self._record_late(reconciler, registration, outcome)
         await reconciler.report_upstream_health(of_register(outcome, run.route))
 
-    async def _record_registered(
-        self, reconciler: BuildReconciler, registration: Registration, answer: Registered, start: CallStart
-    ) -> None:
-        build, now, policy = reconciler.build, reconciler.now(), reconciler.config.policy
-        changes = upload.registration_succeeded(build, registration, answer, now, policy, reconciler.health())
-        if not answer.presigned_url:  # a success needs no record: the registration has its times
-            delivery_id = registration.delivery_id
-            changes = (*changes, reconciler.attempt(CallKind.REGISTER, answer, start, delivery_id=delivery_id))
-        if await self._write_if_owned(reconciler, changes):
-            return
-        late = LateRegistration(build_id=build.id, registration=registration, answer=answer)
+    async def _record_late(self, reconciler: BuildReconciler, registration: Registration, answer: Registered) -> None:
+        """Record the ids of an upload although another worker has claimed the build."""
+        late = LateRegistration(build_id=reconciler.build.id, registration=registration, answer=answer)
         if await write_with_retry(reconciler, record_late_registration, late):
             log.warning("registration_recorded_late", **reconciler.log_fields())
 

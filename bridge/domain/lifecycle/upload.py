@@ -124,11 +124,20 @@ def after_register(
     policy: Policy,
     health: RouteHealth,
 ) -> tuple[changes.Change, ...]:
-    """Return what the outcome of a register changes. No rejection is final for a report: all are retried."""
+    """Return what the outcome of a register changes. No rejection is final for a report: all are retried.
+
+    An upload without a URL is reported failed, and its report is registered again.
+    """
     delivery = build.deliveries[registration.delivery_id]
     match outcome:
+        case outcomes.Registered(presigned_url=""):
+            failed = {"state": RegistrationState.FAILURE_UNREPORTED, "attempts": 0, "due_at": now, "failure": NO_URL}
+            ids = changes.set_registration(registration, **_ids(outcome, now), **failed)
+            again = back_off_register(delivery, now, policy, health)
+            retry = changes.set_delivery(delivery, last_error=NO_URL, send_alone=False, **again)
+            return (ids, retry, *_run_opened(build, registration, outcome, now))
         case outcomes.Registered():
-            return registration_succeeded(build, registration, outcome, now, policy, health)
+            return registration_succeeded(build, registration, outcome, now)
         case outcomes.ProjectMissing():
             return (changes.DropRegistration(registration.id),)  # this blocks the route, not the report
         case outcomes.Conflict():
@@ -162,35 +171,14 @@ def _retry_register(
 
 
 def registration_succeeded(
-    build: Build,
-    registration: Registration,
-    answer: outcomes.Registered,
-    now: Instant,
-    policy: Policy,
-    health: RouteHealth,
+    build: Build, registration: Registration, answer: outcomes.Registered, now: Instant
 ) -> tuple[changes.Change, ...]:
-    """Return what the ids of an upload change.
-
-    A new run of the same project and generation shows that the older ones have left `pending`. An upload without a URL
-    is reported failed, and its report is registered again.
-    """
+    """Return what the ids and the URL of an upload change."""
     delivery = build.deliveries[registration.delivery_id]
-    known = any(run.test_run_id == answer.test_run_id for run in build.runs)
-    older = [run for run in build.current_runs if run.is_pending and run.may_be_of(answer.project_id)]
-    ids = {"test_run_id": answer.test_run_id, "upload_id": answer.upload_id, "registered_at": now}
-    runs: tuple[changes.Change, ...] = ()
-    if not known:
-        new = changes.AddRun(answer.test_run_id, answer.test_run_url, now, answer.project_id, registration.generation)
-        runs = (new, *(changes.set_run(run, status="processing") for run in older))
-    if not answer.presigned_url:
-        failed = {"state": RegistrationState.FAILURE_UNREPORTED, "attempts": 0, "due_at": now, "failure": NO_URL}
-        again = back_off_register(delivery, now, policy, health)
-        retry = changes.set_delivery(delivery, last_error=NO_URL, send_alone=False, **again)
-        return (changes.set_registration(registration, **ids, **failed), retry, *runs)
     return (
         changes.set_registration(
             registration,
-            **ids,
+            **_ids(answer, now),
             state=RegistrationState.REGISTERED,
             presigned_url=answer.presigned_url,
             expires_at=answer.expires_at or after(registration.requested_at, URL_LIFETIME),
@@ -198,8 +186,23 @@ def registration_succeeded(
             due_at=now,
         ),
         *((changes.set_delivery(delivery, send_alone=False),) if delivery.send_alone else ()),
-        *runs,
+        *_run_opened(build, registration, answer, now),
     )
+
+
+def _ids(answer: outcomes.Registered, now: Instant) -> dict[str, str | Instant]:
+    return {"test_run_id": answer.test_run_id, "upload_id": answer.upload_id, "registered_at": now}
+
+
+def _run_opened(
+    build: Build, registration: Registration, answer: outcomes.Registered, now: Instant
+) -> tuple[changes.Change, ...]:
+    """Return what a run changes that is new: older ones of its project and generation have left `pending`."""
+    if any(run.test_run_id == answer.test_run_id for run in build.runs):
+        return ()
+    new = changes.AddRun(answer.test_run_id, answer.test_run_url, now, answer.project_id, registration.generation)
+    older = [run for run in build.current_runs if run.is_pending and run.may_be_of(answer.project_id)]
+    return (new, *(changes.set_run(run, status="processing") for run in older))
 
 
 # -- PUT -----------------------------------------------------------------------------------------------------------

@@ -15,7 +15,7 @@ from bridge.worker.dispatcher import DISPATCH_INTERVAL_US, FAULT, FAULT_PAUSE_US
 from tests.support.builders import HOUR, MINUTE
 from tests.support.fake_clock import START, FakeClock
 from tests.support.ledger import report
-from tests.support.worker_play import Outside, Play
+from tests.support.worker_play import JOBS, Outside, Play
 
 PATIENCE_SECONDS = 60
 
@@ -68,6 +68,35 @@ async def test_a_call_that_ends_shows_that_the_carriers_live_though_no_place_is_
     play.outside.let.release()
     assert await play.outside.next_call() == "put"
     assert beats > beats_before
+    running.cancel()
+    await asyncio.gather(running, return_exceptions=True)
+
+
+@pytest.mark.parametrize("backend", ["sqlite"], indirect=True)
+async def test_each_call_of_a_step_shows_that_the_dispatcher_lives_though_all_slots_are_taken(
+    database, clock, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(dispatcher, "MAX_RECONCILERS", 1)
+    play = Play(database, clock, tmp_path, outside=Slow(clock), concurrency_per_build=1)
+    await play.arrive(1)
+    for job_id in JOBS:
+        for name in ("second.xml", "third.xml"):
+            await play.ledger.accept(report(name), job_id=job_id, build_no=1)
+    beats = []
+    loop = Dispatcher(lambda: play.config, owner="me")
+    running = asyncio.create_task(loop.run(lambda: beats.append("dispatcher")))
+    calls = []
+    async with asyncio.timeout(PATIENCE_SECONDS):
+        calls.append(await play.outside.next_call())
+        while not loop._slots._waiters:  # noqa: ASYNC110 -- the loop wants its only place for another build
+            await asyncio.sleep(0)
+        beats_after = [len(beats)]
+        for _ in range(5):  # the first PUT begins a step that has all others
+            play.outside.let.release()
+            calls.append(await play.outside.next_call())
+            beats_after.append(len(beats))
+    assert calls == ["register", "put"] * 3
+    assert beats_after == sorted(set(beats_after))
     running.cancel()
     await asyncio.gather(running, return_exceptions=True)
 

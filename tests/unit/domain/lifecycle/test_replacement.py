@@ -355,7 +355,7 @@ def test_the_first_register_of_the_next_run_goes_alone_and_its_answer_shows_noth
         test_run_id="run-2", upload_id="u", test_run_url="", presigned_url="https://s/1", expires_at=None
     )
 
-    after = apply(asking, registration_succeeded(asking, asked, answer, NOW, POLICY, HEALTHY))
+    after = apply(asking, registration_succeeded(asking, asked, answer, NOW))
 
     assert [(run.test_run_id, run.status, run.generation) for run in after.runs] == [
         ("run-1", "pending", 1),
