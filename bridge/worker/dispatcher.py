@@ -213,6 +213,10 @@ class _BeatingExecutor:
         self._executor = executor
         self._beat = beat
 
+    @property
+    def free_slots(self) -> int:
+        return self._executor.free_slots
+
     async def make(self, call: UpstreamCall, reconciler: BuildReconciler) -> UpstreamCall | None:
         try:
             return await self._executor.make(call, reconciler)
