@@ -3,7 +3,6 @@
 No component sees a mix of old and new settings: what began with one configuration ends with it.
 """
 
-import asyncio
 import os
 from collections import OrderedDict
 from functools import partial
@@ -50,6 +49,7 @@ from bridge.store.retention import routes_in_use
 from bridge.store.signature_uses import record_signature_uses
 from bridge.values import dataclass
 from bridge.worker.call_executor import UpstreamCallExecutor
+from bridge.worker.delivery_slots import DeliverySlots
 from bridge.worker.notices import NoticeConfig
 from bridge.worker.reconcile import UpstreamClients, WorkerConfig
 from bridge.worker.request_rates import RequestRates
@@ -65,7 +65,7 @@ class ActiveConfig:
     notices: NoticeConfig
     credentials: Credentials  # of the bridge at CodeArts, with its cached token or rejection
     iam_verdicts: Verdicts  # on callers' tokens
-    delivery_slots: asyncio.Semaphore  # for calls to TestNod and its storage
+    delivery_slots: DeliverySlots  # for calls to TestNod and its storage
 
 
 async def build_active_config(
@@ -87,7 +87,7 @@ async def build_active_config(
         if before.settings.delivery.concurrency == settings.delivery.concurrency:
             delivery_slots = before.delivery_slots
     credentials = credentials or to_credentials(settings, iam, resources.clock)
-    delivery_slots = delivery_slots or asyncio.Semaphore(settings.delivery.concurrency)
+    delivery_slots = delivery_slots or DeliverySlots(settings.delivery.concurrency)
     authenticator = to_authenticator(
         settings,
         iam,
@@ -113,7 +113,7 @@ async def _worker_config(
     settings: Settings,
     resources: Resources,
     credentials: Credentials,
-    delivery_slots: asyncio.Semaphore,
+    delivery_slots: DeliverySlots,
     subscriptions: Subscriptions,
 ) -> WorkerConfig:
     sessions, database, policy = resources.sessions, resources.database, to_policy(settings)

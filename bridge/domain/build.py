@@ -3,13 +3,14 @@
 Ids are those of the ledger.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable
 from dataclasses import field
 from enum import StrEnum
 
 from bridge.domain.code_check.models import CodeCheckState
 from bridge.domain.instants import EPOCH, ZERO, Duration, Instant
 from bridge.domain.result_mismatch import MismatchKind
+from bridge.domain.rows import Rows
 from bridge.values import dataclass
 
 BuildNo = int | str
@@ -336,9 +337,9 @@ class Build:
     earlier_in_queue: bool = False  # an earlier build of its job waits in the queue (job_order.py)
     queue_until: Instant | None = None  # it waits in the queue itself, until then at the latest
     runs: tuple[Run, ...] = ()
-    reports: Mapping[int, Report] = field(default_factory=dict)
-    deliveries: Mapping[int, Delivery] = field(default_factory=dict)
-    registrations: Mapping[int, Registration] = field(default_factory=dict)
+    reports: Rows[Report] = field(default_factory=Rows)
+    deliveries: Rows[Delivery] = field(default_factory=Rows)
+    registrations: Rows[Registration] = field(default_factory=Rows)
 
     @property
     def number(self) -> int:
@@ -356,7 +357,8 @@ class Build:
     @property
     def trace_contexts(self) -> tuple[str, ...]:
         """Return the trace contexts of the uploads of its reports, oldest first."""
-        return tuple(dict.fromkeys(each.trace_context for each in self.reports.values() if each.trace_context))
+        traced = (report.trace_context for report in self.reports.where(_is_traced))
+        return tuple(dict.fromkeys(filter(None, traced)))
 
     @property
     def completed_at(self) -> Instant | None:
@@ -388,11 +390,7 @@ class Build:
 
     def pending(self, target: DeliveryTarget) -> list[Delivery]:
         """Return the pending deliveries to `target`, oldest first."""
-        return [
-            delivery
-            for delivery in self.deliveries.values()
-            if delivery.target is target and delivery.state is DeliveryState.PENDING
-        ]
+        return [delivery for delivery in self.deliveries.where(is_pending) if delivery.target is target]
 
     def sendable(self, target: DeliveryTarget) -> list[Delivery]:
         """Return the pending deliveries to `target` that no setting keeps from it, oldest first."""
@@ -405,4 +403,41 @@ class Build:
 
     def unsettled(self) -> list[Registration]:
         """Return the registrations of this generation in a state of UNSETTLED."""
-        return [registration for registration in self.current_registrations if registration.state in UNSETTLED]
+        generation = self.generation
+        return [each for each in self.registrations.where(is_unsettled) if each.generation == generation]
+
+    @property
+    def last_registered_at(self) -> Instant | None:
+        """Return when the last upload of this generation was registered; None if none was."""
+        return _latest(self.registrations.by_page(_last_registered_at, self.generation))
+
+    @property
+    def last_stored_at(self) -> Instant | None:
+        """Return when the last report was stored in a run of this generation; None if none was."""
+        return _latest(self.registrations.by_page(_last_stored_at, self.generation))
+
+
+def is_pending(delivery: Delivery) -> bool:
+    """Return whether the report must still reach its target."""
+    return delivery.state is DeliveryState.PENDING
+
+
+def is_unsettled(registration: Registration) -> bool:
+    """Return whether it is still open what becomes of the upload, whatever its generation."""
+    return registration.state in UNSETTLED
+
+
+def _is_traced(report: Report) -> bool:
+    return report.trace_context is not None
+
+
+def _last_registered_at(registrations: Iterable[Registration], generation: int) -> Instant | None:
+    return _latest(each.registered_at for each in registrations if each.generation == generation)
+
+
+def _last_stored_at(registrations: Iterable[Registration], generation: int) -> Instant | None:
+    return _latest(each.stored_at for each in registrations if each.generation == generation)
+
+
+def _latest(times: Iterable[Instant | None]) -> Instant | None:
+    return max((at for at in times if at is not None), default=None)

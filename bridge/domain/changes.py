@@ -175,13 +175,13 @@ SET_BY_UPLOADS = (
 def with_uploads(build: Build, newer: Build) -> Build:
     """Return `build` with what uploads have set since, and with the reports and deliveries of `newer`."""
     values = {name: getattr(newer, name) for name in SET_BY_UPLOADS}
-    values["reports"] = {**build.reports, **newer.reports}
-    values["deliveries"] = {**build.deliveries, **newer.deliveries}
+    values["reports"] = build.reports.with_rows(newer.reports.values())
+    values["deliveries"] = build.deliveries.with_rows(newer.deliveries.values())
     return _copy(build, values)
 
 
 class _Draft:
-    """The new values of a build while changes are applied; each of its tables is copied once, however many change."""
+    """The new values of a build while changes are applied."""
 
     def __init__(self, build: Build) -> None:
         self._build = build
@@ -200,26 +200,22 @@ class _Draft:
             case SetRegistration():
                 self._set("registrations", change, REGISTRATION_TRANSITIONS)
             case AddDelivery(delivery):
-                self._table("deliveries")[delivery.id] = delivery
+                self._add("deliveries", delivery)
             case AddRegistration(registration):
-                self._table("registrations")[registration.id] = registration
+                self._add("registrations", registration)
             case DropRegistration(registration_id):
-                self._table("registrations").pop(registration_id, None)
+                self.values["registrations"] = self._of("registrations").without(registration_id)
             case AddReport(report, deliveries) if report.id:
-                self._table("reports")[report.id] = report
-                self._table("deliveries").update({delivery.id: delivery for delivery in deliveries})
+                self._add("reports", report)
+                self._add("deliveries", *deliveries)
             case AddRun() | SetRun():
                 self.values["runs"] = _runs_after(self._of("runs"), change)
 
     def _of(self, name: str) -> Any:
         return self.values[name] if name in self.values else getattr(self._build, name)
 
-    def _table(self, name: str) -> dict[int, Any]:
-        """Return the draft's own copy of a table of the build."""
-        table: dict[int, Any] | None = self.values.get(name)
-        if table is None:
-            table = self.values[name] = dict(getattr(self._build, name))
-        return table
+    def _add(self, name: str, *rows: Report | Delivery | Registration) -> None:
+        self.values[name] = self._of(name).with_rows(rows)
 
     def _set(
         self, name: str, change: SetDelivery | SetRegistration, transitions: Mapping[State, frozenset[State]]
@@ -227,7 +223,7 @@ class _Draft:
         row = self._of(name)[change.id]
         if row.state is change.leaves:
             _check(transitions, row.state, change.values.get("state"))
-            self._table(name)[change.id] = _copy(row, change.values)
+            self._add(name, _copy(row, change.values))
 
 
 def _copy(value: Value, changed: Mapping[str, Any]) -> Value:

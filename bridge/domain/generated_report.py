@@ -60,7 +60,11 @@ def generated_suite(name: str, cases: Sequence[Fields], properties: dict[str, st
 
 def has_generated(build: Build, name: str) -> bool:
     """Return whether the build has the generated report of this name; an uploaded one of the same name is another."""
-    return any(report.generated and report.node_id == name for report in build.reports.values())
+    return any(report.node_id == name for report in build.reports.where(_is_generated))
+
+
+def _is_generated(report: Report) -> bool:
+    return report.generated
 
 
 def add_generated(suite: GeneratedSuite, now: Instant, policy: Policy) -> tuple[Change, ...]:

@@ -60,11 +60,20 @@ class CountedReport(Protocol):
 class ReportTotals:
     """The sums of all uploaded reports of a build, whatever became of their deliveries."""
 
-    reports: int
-    tests: int
-    failed: int
-    skipped: int
-    suite_errors: int
+    reports: int = 0
+    tests: int = 0
+    failed: int = 0
+    skipped: int = 0
+    suite_errors: int = 0
+
+    def __add__(self, other: "ReportTotals") -> "ReportTotals":
+        return ReportTotals(
+            reports=self.reports + other.reports,
+            tests=self.tests + other.tests,
+            failed=self.failed + other.failed,
+            skipped=self.skipped + other.skipped,
+            suite_errors=self.suite_errors + other.suite_errors,
+        )
 
     @property
     def failed_of_all(self) -> str:
@@ -130,10 +139,16 @@ def compare(
         reports: all reports of the build, generated ones included.
         rejected: the names of its rejected files, empty for a whole upload.
     """
+    return compare_totals(build_result, totals_of(reports), rejected=rejected)
+
+
+def compare_totals(
+    build_result: str | None, totals: ReportTotals, *, rejected: Sequence[str] = ()
+) -> ResultMismatch | None:
+    """Return what `compare` does for reports with these totals."""
     verdict = verdict_of(build_result)
     if verdict is BuildVerdict.UNKNOWN:
         return None
-    totals = totals_of(reports)
     passed = verdict is BuildVerdict.PASSED
     if totals.reports and passed is not bool(totals.failed):  # they agree
         return None

@@ -32,6 +32,7 @@ from bridge.domain.instants import Instant
 from bridge.domain.intake import Rejection
 from bridge.domain.job_order import is_queue
 from bridge.domain.result_mismatch import MismatchKind
+from bridge.domain.rows import Rows
 from bridge.domain.text_format import page_url, printable
 from bridge.store.duplicates import UPLOAD, build_of_key
 from bridge.store.schema import NAME_LENGTH, builds, circuit_breakers, deliveries, registrations, reports, runs
@@ -334,9 +335,9 @@ def to_build(
         code_check=to_code_check(row.code_check) if row.code_check else None,
         queue_until=Instant(row.due_at) if row.due_at is not None and is_queue(row.waiting_on) else None,
         runs=tuple(Run(**(_plain(Run, run) | {"test_run_url": page_url(run.test_run_url)})) for run in runs),
-        reports={report.id: to_report(report) for report in reports},
-        deliveries={delivery.id: to_delivery(delivery) for delivery in deliveries},
-        registrations={registration.id: to_registration(registration) for registration in registrations},
+        reports=Rows(map(to_report, reports)),
+        deliveries=Rows(map(to_delivery, deliveries)),
+        registrations=Rows(map(to_registration, registrations)),
     )
 
 

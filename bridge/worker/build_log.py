@@ -64,7 +64,7 @@ def log_deliveries(before: Build, after: Build, fields: Fields) -> None:
     if after.deliveries is before.deliveries:
         return
     delivered: defaultdict[DeliveryTarget, list[str]] = defaultdict(list)
-    for delivery in after.deliveries.values():
+    for delivery in after.deliveries.changed_since(before.deliveries):
         earlier = before.deliveries.get(delivery.id)
         is_news = earlier is not None and earlier.state is not DeliveryState.DELIVERED
         if is_news and delivery.state is DeliveryState.DELIVERED:

@@ -4,7 +4,6 @@
 before the call, makes the call, and commits the changes.
 """
 
-import asyncio
 from collections.abc import Coroutine, Mapping
 from functools import partial
 from typing import TYPE_CHECKING
@@ -42,6 +41,7 @@ from bridge.worker.blob_reader import BlobReader, pieces_of, release_bodies, rel
 from bridge.worker.build_status import BuildStatusFetcher
 from bridge.worker.call_slots import CallSlots
 from bridge.worker.code_check import CodeCheckFetcher
+from bridge.worker.delivery_slots import DeliverySlots
 from bridge.worker.mirror_upload import MirrorUploader
 from bridge.worker.reconcile import BuildReconciler, UpstreamClients
 from bridge.worker.report_upload import ReportUploader
@@ -56,7 +56,7 @@ log = structlog.get_logger(__name__)
 class RunFinalizer:
     """Makes the calls for runs; `slots` are shared with the calls for reports."""
 
-    def __init__(self, clients: UpstreamClients, spool: Spool, metrics: Metrics, *, slots: asyncio.Semaphore) -> None:
+    def __init__(self, clients: UpstreamClients, spool: Spool, metrics: Metrics, *, slots: DeliverySlots) -> None:
         self._clients = clients
         self._spool = spool
         self._reader = BlobReader(spool)
@@ -209,17 +209,23 @@ class UpstreamCallExecutor:
         metrics: Metrics,
         *,
         background: BackgroundTasks,
-        delivery_slots: asyncio.Semaphore,
+        delivery_slots: DeliverySlots,
         rates: RequestRates,
         tracer: "Tracer | None" = None,
     ) -> None:
         self._tracer = tracer
+        self._delivery_slots = delivery_slots
         self._build_status = BuildStatusFetcher(clients.codearts, rates)
         self._code_check = CodeCheckFetcher(clients.check, rates)
         self._uploader = ReportUploader(clients, spool, metrics, background=background, slots=delivery_slots)
         self._finalizer = RunFinalizer(clients, spool, metrics, slots=delivery_slots)
         self._mirror = MirrorUploader(clients.codearts, clients.reports, spool, metrics, background)
         self._copier = ArchiveCopier(archive, spool, metrics)
+
+    @property
+    def free_slots(self) -> int:
+        """Return how many more calls to TestNod and its storage could be made now."""
+        return self._delivery_slots.free
 
     def make(self, call: UpstreamCall, reconciler: BuildReconciler) -> Coroutine[object, object, UpstreamCall | None]:
         """Make one call and record its outcome; return the call that may follow it at once."""

@@ -18,7 +18,7 @@ from bridge.client.presigned_put import PresignedUploader
 from bridge.client.testnod import TestNod
 from bridge.clock import Clock
 from bridge.domain.attempts import OF_BUILD, CallKind, new_attempt
-from bridge.domain.build import Build, Delivery, DeliveryState, RegistrationState
+from bridge.domain.build import Build, BuildState, Delivery, DeliveryState, RegistrationState
 from bridge.domain.changes import AddAttempt, Change, set_delivery, set_registration
 from bridge.domain.circuit_breaker import (
     CODEARTS,
@@ -31,7 +31,7 @@ from bridge.domain.circuit_breaker import (
     route_breaker,
 )
 from bridge.domain.clock_trust import Verdict, trusting
-from bridge.domain.instants import SECOND, Duration, Instant, after
+from bridge.domain.instants import SECOND, ZERO, Duration, Instant, after
 from bridge.domain.job_order import wakes_next_build
 from bridge.domain.lifecycle.breaker_signals import Signals
 from bridge.domain.lifecycle.context import route_of
@@ -56,7 +56,7 @@ from bridge.errors import LeaseLost, Unavailable
 from bridge.store.circuit_breakers import BreakerSignal, all_breakers, apply_breaker_signals, take_probe
 from bridge.store.engine.base import Database
 from bridge.store.fenced_writes import has_ids
-from bridge.store.leases import LeasedBuild, Release, Renewal, read_marks, read_newer, renew
+from bridge.store.leases import LeasedBuild, Marks, Release, Renewal, read_marks, read_newer, renew
 from bridge.store.retention import BodyRelease
 from bridge.telemetry.traces import TRACE_ID
 from bridge.values import dataclass
@@ -73,6 +73,8 @@ NO_CREDENTIALS = SecretStr("")
 
 MAX_STEPS = 40  # then the build goes to the end of the queue, so that builds take fair turns
 LARGE_BUILD = 500  # reports: to read them takes as long as to deliver several
+UPLOAD_GAP_US = Duration(2 * SECOND)  # an open large build of which nothing is due waits so long for CI's next upload
+UPLOAD_CHECK_US = SECOND // 10  # between two checks for it
 LONG_STEP_US = SECOND  # a step that has lasted that long starts no more calls, and the build is planned again
 RENEWALS_PER_LEASE = 3  # two may fail before the lease is lost
 CLOCK_STEP_WAIT_US = SECOND  # until the ledger's times are corrected after a step of its clock
@@ -304,24 +306,36 @@ class BuildReconciler:
         return self.build.report_seq - self._taken
 
     async def _take_uploads(self, end: Wait) -> bool:
-        """Read what uploads have brought to a large build since it was read; return whether there is a new report.
+        """Wait a moment for what uploads bring to a large build, and read it; return whether to plan the build again.
 
         Otherwise all of its reports would be read for each upload, which takes longer than to deliver what came. The
         ledger's marks differ from those of the claim, so the build is read whole once more before it is finalized.
         """
-        if len(self.build.reports) < LARGE_BUILD or end.waiting_on or end.blocked_reason:
-            return False
-        marks = await self.config.database.read(read_marks, self.build.id)
-        if marks is None or marks.report_seq == self.build.report_seq:
+        if len(self.build.reports) < LARGE_BUILD or end.waiting_on or end.blocked_reason or end.left_to_others:
             return False
         if self._writer.is_ahead:
             await self.write_changes()
+        until = after(self.now(), UPLOAD_GAP_US if self.build.state is BuildState.OPEN else ZERO)
+        if end.until is not None:
+            until = min(until, end.until)
+        marks = await self._wait_for_change(until)
+        if marks is None or marks.report_seq == self.build.report_seq:
+            return marks == (self.build.report_seq, self._due_at) and until == end.until
         newer = await self.config.database.read(read_newer, self.build)
         if newer is None or not newer.reports:
             return False
         self._taken += newer.report_seq - self.build.report_seq
         self._writer.take_uploads(newer)
         return True
+
+    async def _wait_for_change(self, until: Instant) -> Marks | None:
+        """Return the marks of the build as soon as an upload or a request has changed them, or at `until`."""
+        config, known = self.config, (self.build.report_seq, self._due_at)
+        while (marks := await config.database.read(read_marks, self.build.id)) == known:
+            if config.stopping.is_set() or self.now() >= until:
+                break
+            await config.clock.wait(config.stopping, config.clock.now() + UPLOAD_CHECK_US)
+        return marks
 
     async def _make_calls(self, calls: tuple[UpstreamCall, ...], executor: "CallExecutor") -> None:
         uploads: deque[UpstreamCall] = deque(call for call in calls if isinstance(call, UPLOAD_CALLS))
@@ -332,10 +346,10 @@ class BuildReconciler:
         work: list[Coroutine[object, object, object]] = [
             executor.make(call, self) for call in calls if not isinstance(call, UPLOAD_CALLS)
         ]
-        work += [
-            self._make_uploads(uploads, executor, until, follows=follows)
-            for _ in range(min(len(uploads), self.config.policy.concurrency_per_build))
-        ]
+        own = min(len(uploads), self.config.policy.concurrency_per_build)
+        spare = min(len(uploads) - own, executor.free_slots - own - self.config.policy.concurrency_per_build)
+        work += [self._make_uploads(uploads, executor, until, follows=follows) for _ in range(own)]
+        work += [self._make_uploads(uploads, executor, until, follows=follows, spare=True) for _ in range(spare)]
         self._writer.begin_calls(len(work))
         before = self.build
         if len(work) == 1:
@@ -354,13 +368,20 @@ class BuildReconciler:
             self._beat()
 
     async def _make_uploads(
-        self, calls: deque[UpstreamCall], executor: "CallExecutor", until: int, *, follows: bool
+        self,
+        calls: deque[UpstreamCall],
+        executor: "CallExecutor",
+        until: int,
+        *,
+        follows: bool,
+        spare: bool = False,
     ) -> None:
         """Make calls one after the other until one of them fails or the step lasts long; the first one in any case.
 
-        If `follows`, the PUT of a report follows its register.
+        If `follows`, the PUT of a report follows its register. With `spare`, calls are made only while as many slots
+        stay free as another build may take, which therefore never waits for this one.
         """
-        while calls:
+        while calls and not (spare and executor.free_slots <= self.config.policy.concurrency_per_build):
             call = calls.popleft()
             following = await executor.make(call, self)
             self._beat()
@@ -549,6 +570,10 @@ class Poller(Protocol):
 
 class CallExecutor(Protocol):
     """Makes the calls of a step (`worker/call_executor.py`)."""
+
+    @property
+    def free_slots(self) -> int:
+        """Return how many more calls to TestNod and its storage could be made now."""
 
     def make(self, call: UpstreamCall, reconciler: BuildReconciler) -> Coroutine[object, object, UpstreamCall | None]:
         """Make one call and record its outcome; return the call that may follow it at once."""

@@ -4,7 +4,6 @@ An upstream's answer is written even if another worker has claimed the build mea
 lost could never be finalized.
 """
 
-import asyncio
 from collections.abc import AsyncGenerator
 from contextlib import AsyncExitStack, suppress
 
@@ -27,6 +26,7 @@ from bridge.store.retention import BodyLocation, unlink_corrupt_body
 from bridge.telemetry.metrics import Metrics
 from bridge.worker.background_tasks import BackgroundTasks, retry_write, write_with_retry
 from bridge.worker.blob_reader import BlobReader, BodyLocations, release_bodies
+from bridge.worker.delivery_slots import DeliverySlots
 from bridge.worker.reconcile import BuildReconciler, CallStart, UpstreamClients
 
 BUSY_US = SECOND
@@ -45,7 +45,7 @@ class ReportUploader:
         metrics: Metrics,
         *,
         background: BackgroundTasks,
-        slots: asyncio.Semaphore,
+        slots: DeliverySlots,
     ) -> None:
         self._clients = clients
         self._spool = spool

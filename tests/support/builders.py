@@ -21,6 +21,7 @@ from bridge.domain.code_check.models import CodeCheckRules, CodeCheckState, Code
 from bridge.domain.instants import SECOND
 from bridge.domain.policy import Policy
 from bridge.domain.routing import Route
+from bridge.domain.rows import Rows
 
 MINUTE = 60 * SECOND
 HOUR = 60 * MINUTE
@@ -150,9 +151,9 @@ def a_build(*things, **values):
         job_id="job",
         build_no=1,
         fencing_token=TOKEN,
-        reports=reports,
-        deliveries=deliveries,
-        registrations=registrations,
+        reports=Rows(reports.values()),
+        deliveries=Rows(deliveries.values()),
+        registrations=Rows(registrations.values()),
         **given,
     )
 

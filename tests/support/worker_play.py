@@ -39,6 +39,7 @@ from bridge.telemetry.metrics import Metrics
 from bridge.worker.background_tasks import BackgroundTasks
 from bridge.worker.call_executor import UpstreamCallExecutor
 from bridge.worker.circuit_probe import CircuitProber
+from bridge.worker.delivery_slots import DeliverySlots
 from bridge.worker.reconcile import BuildReconciler, UpstreamClients, WorkerConfig
 from bridge.worker.request_rates import RequestRates
 from tests.support.builders import HOUR, MINUTE, POLICY
@@ -176,6 +177,7 @@ class Play:
         *,
         has_codearts: bool = False,
         outside: Outside | None = None,
+        slots: DeliverySlots | None = None,
         **policy: Any,
     ) -> None:
         self.clock = clock
@@ -214,7 +216,7 @@ class Play:
                 None,
                 Metrics(),
                 background=self.background,
-                delivery_slots=asyncio.Semaphore(16),
+                delivery_slots=slots or DeliverySlots(16),
                 rates=RequestRates(database, "", 600),
             ),
         )

@@ -3,6 +3,8 @@
 Copies come last of all steps, so that a failing archive delays nothing else.
 """
 
+from collections.abc import Iterable
+
 from bridge.domain import outcomes
 from bridge.domain.build import Delivery, DeliveryState, DeliveryTarget
 from bridge.domain.changes import Change, set_delivery
@@ -17,8 +19,9 @@ from bridge.domain.steps import Apply, CopyToArchive, Execute, Probe, Step
 
 def next_archive_step(context: PlanContext) -> Step | None:
     """Return the copies of delivered reports that are due, or that are given up."""
-    at_testnod = _reports_at_testnod(context)
-    ready = [copy for copy in context.pending_to(DeliveryTarget.ARCHIVE) if copy.report_id in at_testnod]
+    copies = context.pending_to(DeliveryTarget.ARCHIVE)
+    at_testnod = frozenset[int]().union(*context.build.deliveries.by_page(_reports_at_testnod) if copies else ())
+    ready = [copy for copy in copies if copy.report_id in at_testnod]
     dead = [(copy, reason) for copy in ready if (reason := _death(context, copy))]
     if dead:
         changes = (set_delivery(copy, state=DeliveryState.DEAD, last_error=reason) for copy, reason in dead)
@@ -37,12 +40,12 @@ def next_archive_step(context: PlanContext) -> Step | None:
     return Probe(context.probe) if context.probe else None
 
 
-def _reports_at_testnod(context: PlanContext) -> set[int]:
-    return {
+def _reports_at_testnod(deliveries: Iterable[Delivery]) -> frozenset[int]:
+    return frozenset(
         delivery.report_id
-        for delivery in context.build.deliveries.values()
+        for delivery in deliveries
         if delivery.target is DeliveryTarget.TESTNOD and delivery.state is DeliveryState.DELIVERED
-    }
+    )
 
 
 def _death(context: PlanContext, delivery: Delivery) -> str | None:

@@ -3,13 +3,22 @@
 Reasons: docs/decisions/0029-result-mismatch.md.
 """
 
-from bridge.domain.build import Build, BuildState, EndReason
+from collections.abc import Iterable
+
+from bridge.domain.build import Build, BuildState, EndReason, Report
 from bridge.domain.changes import set_build
 from bridge.domain.generated_report import GeneratedSuite, add_generated, generated_case, generated_suite, has_generated
 from bridge.domain.instants import EPOCH, after
 from bridge.domain.lifecycle.build_record import is_gone
 from bridge.domain.lifecycle.context import PlanContext
-from bridge.domain.result_mismatch import BuildVerdict, ResultMismatch, compare, totals_of, verdict_of
+from bridge.domain.result_mismatch import (
+    BuildVerdict,
+    ReportTotals,
+    ResultMismatch,
+    compare_totals,
+    totals_of,
+    verdict_of,
+)
 from bridge.domain.routing import ResultSuite
 from bridge.domain.steps import Apply
 from bridge.domain.text_format import clause_or_unknown
@@ -21,7 +30,17 @@ CASE = "build result"
 
 def mismatch_of(build: Build) -> ResultMismatch | None:
     """Return how CodeArts' result of `build` and its reports differ; None if they agree or no result is known."""
-    return compare(build.build_result, build.own_reports, rejected=build.rejected)
+    return compare_totals(build.build_result, own_totals(build), rejected=build.rejected)
+
+
+def own_totals(build: Build) -> ReportTotals:
+    """Return the totals of the reports whose callers may use the route of the build; of all while it has none."""
+    route = build.run_parameters.route if build.run_parameters else None
+    return sum(build.reports.by_page(_totals_for, route), ReportTotals())
+
+
+def _totals_for(reports: Iterable[Report], route: str | None) -> ReportTotals:
+    return totals_of(report for report in reports if route is None or report.may_go_to(route))
 
 
 def record_mismatch(context: PlanContext) -> Apply | None:
@@ -92,7 +111,7 @@ def result_suite(build: Build, *, always: bool) -> GeneratedSuite | None:
     result, found = build.build_result, mismatch_of(build)
     if not result or (found is None and not always):
         return None
-    verdict, totals = verdict_of(result), totals_of(build.own_reports)
+    verdict, totals = verdict_of(result), own_totals(build)
     outcome = {}
     if found is not None:
         outcome = {"failure": _failure("mismatch", found.sentence)}

@@ -1,8 +1,19 @@
 """The context of one `plan`: the build at one moment, and what its rules have found it to wait for."""
 
 from collections import defaultdict
+from collections.abc import Iterable, Mapping
+from functools import cached_property
 
-from bridge.domain.build import Build, BuildState, Delivery, DeliveryState, DeliveryTarget, Registration
+from bridge.domain.build import (
+    Build,
+    BuildState,
+    Delivery,
+    DeliveryTarget,
+    Registration,
+    Report,
+    is_pending,
+    is_unsettled,
+)
 from bridge.domain.circuit_breaker import CODEARTS, TESTNOD, CircuitBreakers, RouteHealth, outage_since, route_breaker
 from bridge.domain.clock_trust import ClockState
 from bridge.domain.instants import EPOCH, MINUTE, ZERO, Duration, Instant, after
@@ -46,10 +57,11 @@ class PlanContext:
         self.left_to_others = False
         self.blocked_reason: str | None = None
         self.probe: str | None = None
-        self.registrations: dict[int, list[Registration]] = defaultdict(list)  # by delivery
-        for registration in build.registrations.values():
+        self.unsettled = build.registrations.where(is_unsettled)  # of all generations
+        self.registrations: dict[int, list[Registration]] = defaultdict(list)  # those of them, by delivery
+        for registration in self.unsettled:
             self.registrations[registration.delivery_id].append(registration)
-        self.all_pending = [each for each in build.deliveries.values() if each.state is DeliveryState.PENDING]
+        self.all_pending = build.deliveries.where(is_pending)
         self.pending = self.pending_to(DeliveryTarget.TESTNOD)
         self.choice = choose_route(policy.routes, build)
         self.route = bound_route(build, policy) if build.run_parameters else self.choice.name
@@ -194,6 +206,12 @@ class PlanContext:
 
     # -- queries -----------------------------------------------------------------------------------------------------
 
+    @cached_property
+    def foreign_reports(self) -> Mapping[int, Report]:
+        """Return the reports whose callers may not use the route of the build, by id."""
+        pages = self.build.reports.by_page(_foreign, self.route) if self.route is not None else ()
+        return {report.id: report for page in pages for report in page}
+
     def pending_to(self, target: DeliveryTarget) -> list[Delivery]:
         """Return the pending deliveries to `target`, oldest first."""
         return [delivery for delivery in self.all_pending if delivery.target is target]
@@ -236,10 +254,12 @@ class PlanContext:
         return due and soon and self.breakers.open_breaker(CODEARTS) is None
 
     def _stored_since_finalize(self) -> bool:
-        return any(
-            registration.stored_at is not None and registration.stored_at >= self.last_finalize_at
-            for registration in self.build.current_registrations
-        )
+        stored_at = self.build.last_stored_at
+        return stored_at is not None and stored_at >= self.last_finalize_at
+
+
+def _foreign(reports: Iterable[Report], route: str) -> tuple[Report, ...]:
+    return tuple(report for report in reports if not report.may_go_to(route))
 
 
 def given_up(delivery: Delivery) -> str:

@@ -130,7 +130,11 @@ SummaryOutcome = TestTotals | CallFailure
 
 def mirror_deliveries(build: Build) -> list[Delivery]:
     """Return the deliveries to CodeArts, whatever their state."""
-    return [delivery for delivery in build.deliveries.values() if delivery.target is DeliveryTarget.CODEARTS]
+    return build.deliveries.where(_is_mirrored)
+
+
+def _is_mirrored(delivery: Delivery) -> bool:
+    return delivery.target is DeliveryTarget.CODEARTS
 
 
 def add_mirror_deliveries(context: PlanContext) -> Apply | None:
@@ -148,12 +152,17 @@ def reports_to_mirror(build: Build, route: str) -> list[Report]:
     Reports whose bytes are gone are older than the mirror. Callers that may not use the route are left out, and so are
     generated reports: CodeArts has their content.
     """
-    known = {delivery.report_id for delivery in mirror_deliveries(build)}
-    return [
-        report
-        for report in build.reports.values()
-        if report.id not in known and report.has_bytes and not report.generated and report.may_go_to(route)
-    ]
+    known = frozenset[int]().union(*build.deliveries.by_page(_mirrored_reports))
+    wanted = frozenset[int]().union(*build.reports.by_page(_reports_for_mirror, route))
+    return [build.reports[report_id] for report_id in sorted(wanted - known)]
+
+
+def _mirrored_reports(deliveries: Iterable[Delivery]) -> frozenset[int]:
+    return frozenset(delivery.report_id for delivery in deliveries if _is_mirrored(delivery))
+
+
+def _reports_for_mirror(reports: Iterable[Report], route: str) -> frozenset[int]:
+    return frozenset(each.id for each in reports if each.has_bytes and not each.generated and each.may_go_to(route))
 
 
 def _new_delivery(report: Report, now: Instant) -> Delivery:
@@ -254,10 +263,9 @@ def _may_pass(outcome: CallFailure) -> bool:
 
 def last_mirrored_at(build: Build) -> Instant | None:
     """Return when CodeArts took the last report of `build`; None while some are pending, or if none arrived."""
-    deliveries = mirror_deliveries(build)
-    if any(delivery.state is DeliveryState.PENDING for delivery in deliveries):
+    if build.pending(DeliveryTarget.CODEARTS):
         return None
-    return max((delivery.delivered_at for delivery in deliveries if delivery.delivered_at), default=None)
+    return max((each.delivered_at for each in mirror_deliveries(build) if each.delivered_at), default=None)
 
 
 def compare_due_at(build: Build, patience: Duration) -> Instant | None:

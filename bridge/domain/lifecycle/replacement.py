@@ -7,7 +7,16 @@ it out of pending. Each replacement raises the generation of the run parameters;
 
 from dataclasses import replace
 
-from bridge.domain.build import Build, BuildState, Delivery, DeliveryState, DeliveryTarget, RegistrationState, Run
+from bridge.domain.build import (
+    Build,
+    BuildState,
+    Delivery,
+    DeliveryState,
+    DeliveryTarget,
+    Registration,
+    RegistrationState,
+    Run,
+)
 from bridge.domain.changes import BumpReportSeq, Change, set_build, set_delivery, set_run
 from bridge.domain.circuit_breaker import RouteHealth, outage_since
 from bridge.domain.instants import EPOCH, MINUTE, ZERO, Instant, after, between
@@ -24,7 +33,11 @@ ASK_AGAIN_AFTER = MINUTE
 
 def lost_registrations(build: Build) -> int:
     """Return how many uploads may hold the present run pending without the bridge being able to end them."""
-    return sum(each.state is RegistrationState.LOST for each in build.current_registrations)
+    return sum(each.generation == build.generation for each in build.registrations.where(_is_lost))
+
+
+def _is_lost(registration: Registration) -> bool:
+    return registration.state is RegistrationState.LOST
 
 
 def confirm_over_at(build: Build, health: RouteHealth) -> Instant:

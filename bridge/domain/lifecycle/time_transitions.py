@@ -11,6 +11,7 @@ from bridge.domain.build import (
     EndReason,
     Registration,
     RegistrationState,
+    is_pending,
 )
 from bridge.domain.changes import BumpReportSeq, Change, set_build, set_delivery, set_registration
 from bridge.domain.circuit_breaker import outage_since
@@ -45,7 +46,7 @@ PUT_MARGIN = Duration(5 * SECOND)
 def mark_interrupted_registers_lost(context: PlanContext) -> Apply | None:
     """Return the loss of registrations whose register call was interrupted."""
     changes: list[Change] = []
-    for registration in context.build.registrations.values():
+    for registration in context.unsettled:
         if registration.state is RegistrationState.REQUESTED:
             changes.append(set_registration(registration, state=RegistrationState.LOST))
             changes.extend(_register_again(context, registration, INTERRUPTED))
@@ -108,7 +109,7 @@ def _end(context: PlanContext, reason: EndReason, **values: str | None) -> Apply
 def expire_urls(context: PlanContext) -> Apply | None:
     """Return the failure of registrations whose URL expired. The later upload_failed shows whether a PUT arrived."""
     changes: list[Change] = []
-    for registration in context.build.registrations.values():
+    for registration in context.unsettled:
         last_start = Instant((registration.expires_at or 0) - PUT_MARGIN)
         if registration.state is RegistrationState.REGISTERED and context.wait_until(last_start):
             changes.append(_fail(context, registration, URL_EXPIRED))
@@ -173,8 +174,8 @@ def _obstacle(context: PlanContext, delivery: Delivery) -> str | None:
         return None
     if delivery.target is DeliveryTarget.CODEARTS:
         return None if context.mirrors else NO_MIRROR.format(context.route)
-    report = context.build.reports[delivery.report_id]
-    if report.may_go_to(context.route):
+    report = context.foreign_reports.get(delivery.report_id)
+    if report is None:
         return None
     template = WRONG_ROUTE if context.choice.is_certain else STATED_ROUTE
     return template.format(report.caller, context.route)
@@ -190,8 +191,8 @@ def _unblock(context: PlanContext, delivery: Delivery, since: Instant) -> Change
 def give_up_deliveries(context: PlanContext) -> Apply | None:
     """Return the death of deliveries that failed, or were blocked by the settings, for too long."""
     changes: list[Change] = []
-    for delivery in context.pending:
-        if reason := _death(context, delivery):
+    for delivery in context.build.deliveries.where(_may_die):
+        if delivery.target is DeliveryTarget.TESTNOD and (reason := _death(context, delivery)):
             dead = {"state": DeliveryState.DEAD, "last_error": reason, "due_at": context.now}
             changes.append(set_delivery(delivery, **dead))
             changes.extend(
@@ -200,6 +201,11 @@ def give_up_deliveries(context: PlanContext) -> Apply | None:
                 if registration.state is RegistrationState.REGISTERED
             )
     return Apply("delivery_died", tuple(changes)) if changes else None
+
+
+def _may_die(delivery: Delivery) -> bool:
+    """Return whether a delivery is pending and has failed, or is blocked: few are, even in a large build."""
+    return is_pending(delivery) and not (delivery.blocked_since is None and delivery.first_failure_at is None)
 
 
 def _death(context: PlanContext, delivery: Delivery) -> str | None:

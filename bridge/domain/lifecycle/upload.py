@@ -81,10 +81,8 @@ def _due_registers(context: PlanContext, waiting: list[Delivery], free: int, *, 
         return
     if must_ask_again(context.build, context.now) or must_finalize_again(context.build):  # next_finalize_step does
         return
-    opens_run = not any(
-        registration.registered_at is not None and registration.registered_at >= context.last_finalize_at
-        for registration in context.build.current_registrations
-    )
+    registered_at = context.build.last_registered_at
+    opens_run = registered_at is None or registered_at < context.last_finalize_at
     if opens_run or any(delivery.send_alone for delivery in waiting):
         # TestNod answers 409 if two registers open one run at once.
         waiting = sorted(waiting, key=lambda delivery: not delivery.send_alone)

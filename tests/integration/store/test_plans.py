@@ -6,7 +6,7 @@ from sqlalchemy import event
 from bridge.domain.build import BuildState
 from bridge.store.case_history import job_digests, recent_jobs
 from bridge.store.engine.sqlite_writer import sqlite_engine
-from bridge.store.leases import PollRequest, due_routes, request_poll
+from bridge.store.leases import PollRequest, due_routes, read_newer, request_poll
 from bridge.store.ledger import migrate
 from bridge.store.queries import BuildsQuery, count_mismatches, counts, list_builds
 from bridge.store.rejections import (
@@ -20,6 +20,7 @@ from bridge.store.rejections import (
 )
 from bridge.store.retention import unlink_dead
 from bridge.store.schema import rejections
+from tests.support.builders import a_build, pending
 
 JOB = "a1" * 16
 
@@ -89,6 +90,21 @@ def test_what_is_few_is_found_by_an_index_that_holds_little_else(connection, que
     event.listen(connection, "before_cursor_execute", explain)
     query(connection)
     assert index in plans[0]
+
+
+def test_what_came_since_is_read_without_the_other_reports_of_the_build(connection):
+    plans = []
+
+    def explain(*event_arguments):
+        _, cursor, statement, parameters, _, _ = event_arguments
+        if not plans:
+            cursor.execute("EXPLAIN QUERY PLAN " + statement, parameters)
+            plans.extend(row[-1] for row in cursor.fetchall())
+
+    event.listen(connection, "before_cursor_execute", explain)
+    read_newer(connection, a_build(pending()))
+    assert "SEARCH reports USING INTEGER PRIMARY KEY (rowid=?)" in plans
+    assert "SEARCH deliveries USING INDEX ix_deliveries_build_id (build_id=? AND rowid>?)" in plans
 
 
 @pytest.mark.parametrize(

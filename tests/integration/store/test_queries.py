@@ -10,6 +10,7 @@ from bridge.domain.changes import AddRun, set_build, set_registration, set_run
 from bridge.domain.circuit_breaker import TESTNOD, HealthSignal, route_breaker
 from bridge.domain.intake import MAX_REJECTIONS
 from bridge.domain.result_mismatch import MismatchKind
+from bridge.domain.rows import Rows
 from bridge.store import queries
 from bridge.store.circuit_breakers import BreakerSignal, apply_breaker_signals
 from bridge.store.queries import BuildsQuery, count_mismatches, counts, find_build, find_why, list_builds, one_build
@@ -311,7 +312,7 @@ async def test_a_found_build_is_the_one_that_visits_see_without_its_urls(ledger,
     found = await database.read(find_why, JOB, 1)
     seen = await ledger.build()
     assert seen.registrations[1].presigned_url is not None
-    without = {1: replace(seen.registrations[1], presigned_url=None)}
+    without = Rows([replace(seen.registrations[1], presigned_url=None)])
     assert found.build == replace(seen, registrations=without)
     assert found.view == await database.read(one_build, 1)
 

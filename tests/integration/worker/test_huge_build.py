@@ -1,6 +1,7 @@
 """A build with thousands of reports: planning it takes long, so it must not be planned for every few reports."""
 
 import asyncio
+from dataclasses import replace
 
 import pytest
 
@@ -10,7 +11,8 @@ from bridge.domain.instants import SECOND
 from bridge.domain.lifecycle import context
 from bridge.store.leases import read_newer
 from bridge.worker import reconcile
-from bridge.worker.reconcile import BuildReconciler
+from bridge.worker.delivery_slots import DeliverySlots
+from bridge.worker.reconcile import UPLOAD_CHECK_US, BuildReconciler
 from tests.support.builders import HOUR, POLICY
 from tests.support.fake_clock import FakeClock
 from tests.support.ledger import Ledger, report
@@ -50,7 +52,8 @@ async def play(backend, tmp_path, monkeypatch):
     monkeypatch.setattr(context, "DELIVERIES_PER_UPLOAD", HUGE)
     clock = FakeClock()
     async with backend.fresh(clock) as database:
-        play = Play(database, clock, tmp_path, outside=BusyOutside(clock))
+        slots = DeliverySlots(2 * POLICY.concurrency_per_build)  # for this build, and for one other: none is spare
+        play = Play(database, clock, tmp_path, outside=BusyOutside(clock), slots=slots)
         await play.ledger.accept(*(report(f"{number}.xml") for number in range(REPORTS)), complete=True, **BUILD)
         yield play
 
@@ -105,6 +108,52 @@ async def test_a_step_of_many_calls_ends_when_it_lasts_long(play, monkeypatch):
     assert len(unsettled) <= POLICY.concurrency_per_build
 
 
+class Neighbor(BusyOutside):
+    """Another build takes its slots when `takes_at` reports are stored, and keeps them."""
+
+    def __init__(self, clock: FakeClock) -> None:
+        super().__init__(clock)
+        self.slots = DeliverySlots(16)
+        self.takes_at = REPORTS
+        self.free: list[tuple[int, int]] = []  # reports that are stored and slots that are free, at each PUT
+
+    async def put(self, url, chunks, **other):
+        if self.stored >= self.takes_at:
+            self.takes_at = REPORTS
+            for _ in range(POLICY.concurrency_per_build):
+                await self.slots.__aenter__()
+        self.free.append((self.stored, self.slots.free))
+        return await super().put(url, chunks, **other)
+
+
+@pytest.fixture
+async def shared_play(backend, tmp_path, monkeypatch):
+    monkeypatch.setattr(context, "DELIVERIES_PER_UPLOAD", HUGE)
+    clock = FakeClock()
+    async with backend.fresh(clock) as database:
+        outside = Neighbor(clock)
+        play = Play(database, clock, tmp_path, outside=outside, slots=outside.slots)
+        await play.ledger.accept(*(report(f"{number}.xml") for number in range(REPORTS)), complete=True, **BUILD)
+        yield play
+
+
+async def test_a_build_alone_takes_spare_slots_and_leaves_as_many_as_another_build_may_take(shared_play):
+    outside = shared_play.outside
+    await shared_play.until(shared_play.clock.now() + HOUR)
+    assert outside.stored == REPORTS
+    assert outside.most_at_once > POLICY.concurrency_per_build
+    assert min(free for _, free in outside.free) >= POLICY.concurrency_per_build
+
+
+async def test_spare_slots_are_free_again_soon_after_another_build_has_taken_its_own(shared_play):
+    outside = shared_play.outside
+    outside.takes_at = REPORTS // 2
+    await shared_play.until(shared_play.clock.now() + HOUR)
+    assert outside.stored == REPORTS
+    assert min(free for _, free in outside.free) < POLICY.concurrency_per_build  # while its calls were ending
+    assert min(free for stored, free in outside.free if stored > REPORTS * 3 // 4) >= POLICY.concurrency_per_build
+
+
 class LateUpload(Outside):
     """CI uploads more reports while the last of those that were claimed is sent."""
 
@@ -121,6 +170,7 @@ class LateUpload(Outside):
 @pytest.fixture
 async def late_play(backend, tmp_path, monkeypatch):
     monkeypatch.setattr(reconcile, "LARGE_BUILD", REPORTS)
+    monkeypatch.setattr(reconcile, "UPLOAD_GAP_US", 0)
     clock = FakeClock()
     async with backend.fresh(clock) as database:
         outside = LateUpload(clock)
@@ -161,3 +211,93 @@ async def test_what_came_after_a_build_was_read_is_read_without_the_rest(late_pl
     late_play.clock.advance(HOUR)
     await ledger.claimed()
     assert await ledger.database.read(read_newer, known) is None  # another has it now
+
+
+# -- between two uploads -----------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+async def open_play(backend, tmp_path, monkeypatch):
+    monkeypatch.setattr(reconcile, "LARGE_BUILD", REPORTS)
+    clock = FakeClock()
+    async with backend.fresh(clock) as database:
+        play = Play(database, clock, tmp_path, outside=BusyOutside(clock), idle_timeout=IDLE_US)
+        await play.ledger.accept(*(report(f"{number}.xml") for number in range(REPORTS)), **BUILD)
+        yield play
+
+
+IDLE_US = reconcile.UPLOAD_GAP_US // 2
+
+
+class Visit:
+    """A visit that goes on beside the test."""
+
+    def __init__(self, play: Play) -> None:
+        self.play = play
+        self.task = asyncio.create_task(visit(play))
+
+    async def waits(self) -> bool:
+        """Return whether the visit waits for an upload, when it does so or has ended."""
+        async with asyncio.timeout(60):
+            while not self.task.done() and not self._is_asleep():  # noqa: ASYNC110 -- the ledger is not ours
+                await asyncio.sleep(0)
+        return not self.task.done()
+
+    def _is_asleep(self) -> bool:
+        now, wakes_at = self.play.clock.now(), self.play.clock.next_wake_at
+        return wakes_at is not None and now < wakes_at <= now + UPLOAD_CHECK_US
+
+    async def check(self) -> bool:
+        """Let it check the ledger once more; return whether it waits after that."""
+        self.play.clock.advance(UPLOAD_CHECK_US)
+        return await self.waits()
+
+
+async def test_an_open_huge_build_waits_a_moment_for_the_next_upload_and_delivers_it_under_the_same_lease(open_play):
+    open_play.config = replace(open_play.config, policy=replace(open_play.config.policy, idle_timeout=HOUR))
+    going_on = Visit(open_play)
+    assert await going_on.waits()
+    await open_play.ledger.accept(report("late.xml"), **BUILD)
+    assert await going_on.check()
+    assert open_play.outside.stored == REPORTS + 1
+    checks = 0
+    while await going_on.check():
+        checks += 1
+    assert checks == reconcile.UPLOAD_GAP_US // UPLOAD_CHECK_US - 1
+    await going_on.task
+    assert (await open_play.ledger.build()).fencing_token == 1
+
+
+async def test_what_is_due_while_a_huge_build_waits_for_an_upload_is_done_under_the_same_lease(open_play):
+    going_on = Visit(open_play)
+    while await going_on.waits():
+        assert (await open_play.ledger.build()).state is BuildState.OPEN
+        await going_on.check()
+    await going_on.task
+    build = await open_play.ledger.build()
+    assert (build.state, build.fencing_token) == (BuildState.ENDED, 1)
+
+
+async def test_a_huge_build_that_is_declared_complete_waits_no_longer(open_play):
+    going_on = Visit(open_play)
+    assert await going_on.waits()
+    await open_play.ledger.accept(complete=True, **BUILD)
+    assert not await going_on.check()
+    await going_on.task
+    assert (await open_play.ledger.row()).due_at <= open_play.clock.now()
+
+
+async def test_a_huge_build_that_has_ended_waits_for_no_upload(play, monkeypatch):
+    monkeypatch.setattr(reconcile, "LARGE_BUILD", REPORTS)
+    going_on = Visit(play)
+    assert not await going_on.waits()
+    await going_on.task
+    assert play.outside.stored == REPORTS
+
+
+async def test_a_huge_build_waits_for_no_upload_when_the_gateway_stops(open_play):
+    going_on = Visit(open_play)
+    assert await going_on.waits()
+    open_play.config.stopping.set()
+    assert not await going_on.check()
+    await going_on.task

@@ -22,6 +22,7 @@ from bridge.store.schema import circuit_breakers, deliveries, reports
 from bridge.telemetry.metrics import Metrics
 from bridge.worker import blob_reader
 from bridge.worker.call_executor import UpstreamCallExecutor
+from bridge.worker.delivery_slots import DeliverySlots
 from bridge.worker.request_rates import RequestRates
 from tests.support.builders import HOUR, MINUTE, POLICY
 from tests.support.fake_clock import FakeClock
@@ -175,11 +176,11 @@ async def test_a_spool_that_hangs_holds_no_place_and_says_so(play, monkeypatch):
 
     async def hangs(_self, _key):
         if play.outside.registered:
-            taken.append(places._value)
+            taken.append(places.free)
         await asyncio.Event().wait()
         yield b""
 
-    taken, free = [], places._value
+    taken, free = [], places.free
     monkeypatch.setattr(DiskSpool, "read", hangs)
     await play.until(play.clock.now() + 10 * SECOND)
     assert "did not return a report within" in (await delivery(play)).last_error
@@ -224,7 +225,7 @@ async def copied(play, tmp_path):
         DiskArchive(archive, min_free=1),
         Metrics(),
         background=play.background,
-        delivery_slots=asyncio.Semaphore(16),
+        delivery_slots=DeliverySlots(16),
         rates=RequestRates(play.config.database, "", 600),
     )
     play.config = replace(play.config, policy=replace(policy, has_archive=True, routes=routes), executor=executor)

@@ -257,8 +257,8 @@ class World:
         delivery = pending(self._ids, pending_since=self.now, due_at=self.now)
         self.ledger = replace(
             self.ledger,
-            deliveries={**self.ledger.deliveries, delivery.id: delivery},
-            reports={**self.ledger.reports, delivery.id: report(delivery.id)},
+            deliveries=self.ledger.deliveries.with_rows([delivery]),
+            reports=self.ledger.reports.with_rows([report(delivery.id)]),
         )
         self._raise_batch()
 

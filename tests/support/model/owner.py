@@ -21,6 +21,7 @@ from bridge.worker.background_tasks import BackgroundTasks
 from bridge.worker.call_executor import UpstreamCallExecutor
 from bridge.worker.circuit_probe import CircuitProber
 from bridge.worker.cleanup import Cleanup
+from bridge.worker.delivery_slots import DeliverySlots
 from bridge.worker.reconcile import BuildReconciler, UpstreamClients, WorkerConfig
 from bridge.worker.request_rates import RequestRates
 from tests.support.builders import HOUR, ROUTE
@@ -144,7 +145,7 @@ class Owner:
             None,
             Metrics(),
             background=self._background,
-            delivery_slots=asyncio.Semaphore(16),
+            delivery_slots=DeliverySlots(16),
             rates=RequestRates(door, "", 600),
         )
         self._config = WorkerConfig(

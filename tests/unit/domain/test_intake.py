@@ -4,6 +4,7 @@ import pytest
 
 from bridge.domain.build import Build, BuildState, Report, UploadMetadata
 from bridge.domain.intake import Rejection, unresolved
+from bridge.domain.rows import Rows
 
 
 def rejection(name, at):
@@ -44,7 +45,7 @@ def build(*accepted, complete_at=None):
         last_report_at=1,
         upload_metadata=UploadMetadata(),
         complete_at=complete_at,
-        reports=reports,
+        reports=Rows(reports.values()),
     )
 
 
@@ -66,7 +67,7 @@ def test_a_refusal_stays_until_something_made_up_for_it(name, at, accepted, stay
 
 def test_a_report_of_the_bridge_itself_makes_up_for_nothing():
     own = build(("codearts-build.xml", 9))
-    own = replace(own, reports={key: replace(each, generated=True) for key, each in own.reports.items()})
+    own = replace(own, reports=Rows(replace(each, generated=True) for each in own.reports.values()))
     assert unresolved(own, [rejection("", 5)]) == [rejection("", 5)]
 
 

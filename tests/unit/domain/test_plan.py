@@ -20,6 +20,7 @@ from bridge.domain.lifecycle.time_transitions import PUT_MARGIN
 from bridge.domain.outcomes import RunStatus
 from bridge.domain.plan import plan
 from bridge.domain.routing import Route
+from bridge.domain.rows import Rows
 from bridge.domain.steps import (
     Apply,
     Execute,
@@ -489,7 +490,7 @@ def test_after_a_409_a_report_is_registered_again_alone():
     build = a_build(delivered(1), pending(2), pending(3, send_alone=True), pending(4), stored(1, 1))
 
     assert calls(build) == (Register(3),)
-    assert calls(replace(build, registrations={1: stored(1, 1), 2: registered(2, 2)})) == (Put(2),)
+    assert calls(replace(build, registrations=Rows([stored(1, 1), registered(2, 2)]))) == (Put(2),)
 
 
 @pytest.mark.parametrize("registration", [registered, failure_unreported])

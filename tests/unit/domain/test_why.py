@@ -27,6 +27,7 @@ from bridge.domain.circuit_breaker import (
 )
 from bridge.domain.intake import Rejection
 from bridge.domain.outcomes import BuildInfo, CredentialsRejected, NoSuchBuild, Throttled
+from bridge.domain.rows import Rows
 from bridge.domain.why import WhyCase, blocked_now, why
 
 JOB = "a1" * 16
@@ -41,9 +42,9 @@ PARAMETERS = RunParameters(route="shop", build_id="b", tags=(), run_url="", bran
 
 def build(*states, **values):
     """Return a build with a report in each of `states`."""
-    reports, deliveries = {}, {}
+    reports, deliveries = [], []
     for number, state in enumerate(states, start=1):
-        reports[number] = Report(
+        report = Report(
             id=number,
             name=f"{number}.xml",
             node_id="default",
@@ -55,7 +56,7 @@ def build(*states, **values):
             caller_routes=None,
             has_bytes=True,
         )
-        deliveries[number] = Delivery(
+        delivery = Delivery(
             id=number,
             report_id=number,
             target=DeliveryTarget.TESTNOD,
@@ -63,13 +64,15 @@ def build(*states, **values):
             pending_since=NOW - 10 * MINUTE,
             due_at=NOW + 30 * SECOND,
         )
+        reports.append(report)
+        deliveries.append(delivery)
     run = Run(test_run_id="run-7", test_run_url=RUN, opened_at=NOW - MINUTE, status="processing")
     defaults = {
         "state": BuildState.OPEN,
         "run_parameters": PARAMETERS,
         "runs": (run,) if DELIVERED in states else (),
-        "reports": reports,
-        "deliveries": deliveries,
+        "reports": Rows(reports),
+        "deliveries": Rows(deliveries),
     }
     return Build(
         id=1,
@@ -83,6 +86,10 @@ def build(*states, **values):
         upload_metadata=UploadMetadata(),
         **{**defaults, **values},
     )
+
+
+def with_delivery(of, delivery_id, **values):
+    return replace(of, deliveries=of.deliveries.with_rows([replace(of.deliveries[delivery_id], **values)]))
 
 
 def rejection(name="bad.xml", at=NOW - 3 * MINUTE, reason="bad.xml: not XML, line 3. Look at what wrote it."):
@@ -141,7 +148,7 @@ def test_of_a_build_that_was_never_uploaded_codearts_is_quoted(outcome, says):
 
 
 def with_counts(of, **counts):
-    return replace(of, reports={key: replace(each, **counts) for key, each in of.reports.items()})
+    return replace(of, reports=Rows(replace(each, **counts) for each in of.reports.values()))
 
 
 def finalized_with(result, **counts):
@@ -284,8 +291,7 @@ def test_what_is_stuck_says_why_and_where():
 
 
 def test_what_was_given_up_says_which_why_and_how_it_is_sent_again():
-    given_up = build(DEAD, OWED, DELIVERED)
-    given_up.deliveries[1] = replace(given_up.deliveries[1], last_error="storage answered 413 EntityTooLarge")
+    given_up = with_delivery(build(DEAD, OWED, DELIVERED), 1, last_error="storage answered 413 EntityTooLarge")
     told = ask(given_up, rejections=[rejection()])
     assert told.case is WhyCase.DEAD
     assert told.sentence == (
@@ -336,8 +342,7 @@ def test_what_is_pending_says_since_when_and_what_it_waits_for():
 
 
 def test_what_came_just_now_is_pending_for_less_than_a_second():
-    pending = build(OWED)
-    pending.deliveries[1] = replace(pending.deliveries[1], pending_since=NOW)
+    pending = with_delivery(build(OWED), 1, pending_since=NOW)
     assert "has been pending for less than a second: " in ask(pending).sentence
 
 
@@ -456,8 +461,10 @@ def test_whatever_is_known_it_is_one_sentence(states, state, text, blocked_reaso
         last_error=text,
         build_result=text,
     )
-    for number, delivery in list(of.deliveries.items()):
-        of.deliveries[number] = replace(delivery, last_error=text)
-        of.reports[number] = replace(of.reports[number], name=text)
+    of = replace(
+        of,
+        reports=Rows(replace(each, name=text) for each in of.reports.values()),
+        deliveries=Rows(replace(each, last_error=text) for each in of.deliveries.values()),
+    )
     rejections = [rejection(name=text, reason=text)] if refused else []
     assert is_one_sentence(ask(of, rejections, breakers_opened(breaker, text), NoSuchBuild(message=text)).sentence)

@@ -8,6 +8,7 @@ import structlog
 
 from bridge.domain.build import BuildState, DeliveryState, DeliveryTarget, EndReason
 from bridge.domain.changes import AddRun, set_build, set_delivery
+from bridge.domain.rows import Rows
 from bridge.worker.build_log import MAX_NAMED_REPORTS, log_blocked, log_changes, log_deliveries
 from tests.support.builders import NOW, RUN, a_build, delivered, ended, pending
 
@@ -64,7 +65,7 @@ def test_what_is_no_news_asks_for_no_fields():
     build = a_build(pending(1))
     log_changes(build, [set_delivery(build.deliveries[1], attempts=2), set_build(polls=3)], unasked)
     log_deliveries(build, build, unasked)
-    log_deliveries(build, replace(build, deliveries=dict(build.deliveries)), unasked)
+    log_deliveries(build, replace(build, deliveries=Rows(build.deliveries.values())), unasked)
     log_blocked(build, None, unasked)
 
 
@@ -73,11 +74,12 @@ def test_reports_that_a_step_has_delivered_are_one_line_for_each_target():
     before = a_build(pending(1), pending(2), copy)
     after = replace(
         before,
-        deliveries={
-            **before.deliveries,
-            1: replace(before.deliveries[1], state=DeliveryState.DELIVERED),
-            3: replace(copy, state=DeliveryState.DELIVERED),
-        },
+        deliveries=before.deliveries.with_rows(
+            [
+                replace(before.deliveries[1], state=DeliveryState.DELIVERED),
+                replace(copy, state=DeliveryState.DELIVERED),
+            ]
+        ),
     )
     lines = logged(log_deliveries, before, after)
     assert [(line["event"], line["target"], line["deliveries"], line["pending"]) for line in lines] == [

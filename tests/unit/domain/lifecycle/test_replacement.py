@@ -191,7 +191,9 @@ def test_dead_reports_stay_dead_and_other_targets_get_nothing_again():
 
 def test_a_report_that_arrived_meanwhile_goes_to_the_newest_run():
     build = apply(replaced(delivered(1), stored(1), lost(2)), ())
-    late = replace(build, deliveries={**build.deliveries, 9: pending(9)}, reports={**build.reports, 9: report(9)})
+    late = replace(
+        build, deliveries=build.deliveries.with_rows([pending(9)]), reports=build.reports.with_rows([report(9)])
+    )
 
     assert {delivery.id for delivery in late.pending(DeliveryTarget.TESTNOD)} == {1, 9}
     assert late.run_parameters.build_id == SECOND_ID
@@ -312,7 +314,9 @@ def test_a_run_that_has_left_pending_meanwhile_counts_and_nothing_is_sent_again(
 
 def test_a_report_that_came_since_stays_pending_if_the_run_counts_again():
     build = reopened()
-    late = replace(build, deliveries={**build.deliveries, 9: pending(9)}, reports={**build.reports, 9: report(9)})
+    late = replace(
+        build, deliveries=build.deliveries.with_rows([pending(9)]), reports=build.reports.with_rows([report(9)])
+    )
 
     counts = answered(late, PROCESSING, now=NOW + HOUR)
 
@@ -328,7 +332,7 @@ def test_while_testnod_is_away_nothing_is_opened_and_nothing_is_asked():
 
 def test_once_a_register_was_called_for_the_next_run_nothing_is_asked_of_the_last_one():
     build = reopened()
-    calling = replace(build, registrations={**build.registrations, 9: requested(9, 1, generation=2)})
+    calling = replace(build, registrations=build.registrations.with_rows([requested(9, 1, generation=2)]))
 
     assert not must_ask_again(calling, NOW + HOUR)
     assert build_id_to_finalize(calling, confirm=True) == SECOND_ID
@@ -340,7 +344,8 @@ def test_once_a_register_was_called_for_the_next_run_nothing_is_asked_of_the_las
 def test_ids_that_arrive_late_belong_to_the_run_that_was_given_up_and_block_nothing():
     build = reopened()
     late = replace(
-        build, registrations={**build.registrations, 2: replace(failure_unreported(2, 2), due_at=NOW, generation=1)}
+        build,
+        registrations=build.registrations.with_rows([replace(failure_unreported(2, 2), due_at=NOW, generation=1)]),
     )
 
     assert late.unsettled() == []
@@ -350,7 +355,7 @@ def test_ids_that_arrive_late_belong_to_the_run_that_was_given_up_and_block_noth
 def test_the_first_register_of_the_next_run_goes_alone_and_its_answer_shows_nothing_of_the_last_run():
     build = reopened()
     asked = requested(9, 1, generation=2)
-    asking = replace(build, registrations={**build.registrations, 9: asked})
+    asking = replace(build, registrations=build.registrations.with_rows([asked]))
     answer = Registered(
         test_run_id="run-2", upload_id="u", test_run_url="", presigned_url="https://s/1", expires_at=None
     )
@@ -367,7 +372,7 @@ def test_the_first_register_of_the_next_run_goes_alone_and_its_answer_shows_noth
 def test_a_lost_answer_for_the_next_run_counts_for_that_run():
     build = reopened()
     asked = requested(9, 1, generation=2)
-    asking = replace(build, registrations={**build.registrations, 9: asked})
+    asking = replace(build, registrations=build.registrations.with_rows([asked]))
 
     after = apply(asking, after_register(asking, asked, OutcomeUnknown(message="cut"), NOW, POLICY, HEALTHY))
 

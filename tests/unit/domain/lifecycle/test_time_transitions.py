@@ -117,7 +117,7 @@ def test_a_finalized_build_stays_so_and_is_finalized_again_if_the_report_may_be_
     build = replace(build, state=BuildState.FINALIZED, finalized_seq=build.report_seq, finalized_at=NOW)
     assert isinstance(step_of(build), Wait)
 
-    widened = {**build.reports, 2: replace(THEIRS, caller_routes=("other", ROUTE))}  # it was uploaded once more
+    widened = build.reports.with_rows([replace(THEIRS, caller_routes=("other", ROUTE))])  # it was uploaded once more
     build = after(replace(build, reports=widened), "delivery_unblocked")
     build = after(build, "build_reopened")
     assert step_of(build) == Execute((Register(2),))
