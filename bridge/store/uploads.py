@@ -13,9 +13,8 @@ from typing import Any, Final, NamedTuple
 import sqlalchemy as sa
 
 from bridge.domain.build import BuildState, DeliveryState, DeliveryTarget, SubmittedRun, UploadMetadata
-from bridge.domain.circuit_breaker import TESTNOD, register_breaker, route_breaker
 from bridge.domain.intake import AcceptedUpload, NewRejection, NewReport, ReportReceipt, UploadReceipt
-from bridge.domain.job_order import queue_of
+from bridge.domain.job_order import HOLDS_REPORTS
 from bridge.domain.junit.result import TestCounts, highlights_to_json
 from bridge.store.duplicates import (
     SOURCES,
@@ -126,18 +125,12 @@ MAX_QUEUE_NAME: Final = 32
 """Characters of the column: submitted builds of a route with a longer name do not wait for each other."""
 
 NOW = sa.bindparam("now", type_=sa.BigInteger)
-WAITS_FOR_TESTNOD = sa.or_(
-    builds.c.waiting_on == TESTNOD,
-    builds.c.waiting_on.like(queue_of("%")),
-    *(builds.c.waiting_on.like(breaker("%")) for breaker in (route_breaker, register_breaker)),
-)
+REPORTS_WAIT = sa.or_(*(builds.c.waiting_on.like(f"{prefix}%") for prefix in HOLDS_REPORTS))
 WAKE_BUILDS = Statement(
     sa.update(builds)
     .where(is_one_of(builds.c.id, "ids"))
     .values(
-        # A build that waits for TestNod, or for an earlier build, keeps waiting: the breaker when it closes, or the
-        # earlier build, makes old and new reports due together.
-        due_at=sa.case((WAITS_FOR_TESTNOD, builds.c.due_at), else_=earlier(builds.c.due_at, NOW)),
+        due_at=sa.case((REPORTS_WAIT, builds.c.due_at), else_=earlier(builds.c.due_at, NOW)),
         report_seq=builds.c.report_seq + 1,
         # It always changes, so that an inferred end can be compared with it.
         last_report_at=sa.case((builds.c.last_report_at < NOW, NOW), else_=builds.c.last_report_at + 1),
