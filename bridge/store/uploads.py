@@ -14,7 +14,7 @@ import sqlalchemy as sa
 
 from bridge.domain.build import BuildState, DeliveryState, DeliveryTarget, SubmittedRun, UploadMetadata
 from bridge.domain.intake import AcceptedUpload, NewRejection, NewReport, ReportReceipt, UploadReceipt
-from bridge.domain.job_order import HOLDS_REPORTS
+from bridge.domain.job_order import HOLDS_REPORTS, reports_wait
 from bridge.domain.junit.result import TestCounts, highlights_to_json
 from bridge.store.duplicates import (
     SOURCES,
@@ -47,6 +47,7 @@ class KnownBuild(NamedTuple):
     complete_routes: str | None
     upload_metadata: str
     bound_metadata: str | None
+    waiting_on: str | None
 
 
 class InsertedReport(NamedTuple):
@@ -78,6 +79,7 @@ JSON_COLUMNS = ("complete_routes", "upload_metadata", "bound_metadata")
 KNOWN_COLUMNS = (
     *(builds.c.key, builds.c.id, builds.c.route, builds.c.complete_at),
     *(sa.cast(builds.c[name], sa.Text).label(name) for name in JSON_COLUMNS),
+    builds.c.waiting_on,
 )
 
 
@@ -205,9 +207,19 @@ def _accept_allowed(
     receipts = dict.fromkeys(new, ReportReceipt.NEW) | dict.fromkeys(requeued, ReportReceipt.REQUEUED)
     # `pop`: of one report sent twice, only the first was new.
     return [
-        UploadReceipt(receipts=tuple(receipts.pop(key, ReportReceipt.DUPLICATE) for key in sent), freed=blobs)
-        for sent, blobs in zip(keys, freed, strict=True)
+        UploadReceipt(
+            receipts=tuple(receipts.pop(key, ReportReceipt.DUPLICATE) for key in sent),
+            freed=blobs,
+            may_be_due=_may_be_due(known, upload),
+        )
+        for upload, sent, blobs in zip(uploads, keys, freed, strict=True)
     ]
+
+
+def _may_be_due(known: Mapping[str, KnownBuild], upload: AcceptedUpload) -> bool:
+    build = known.get(build_key(upload.job_id, upload.build_no))
+    is_settled = upload.submission_id is not None  # its build is planned again
+    return build is None or upload.complete or is_settled or not reports_wait(build.waiting_on)
 
 
 def try_upload(connection: sa.Connection, now: int) -> None:

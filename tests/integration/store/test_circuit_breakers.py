@@ -140,6 +140,16 @@ async def test_a_report_that_comes_during_a_reconcile_does_not_wait_for_storage_
 
 
 @pytest.mark.usefixtures("closed")
+async def test_a_report_of_a_build_that_waits_for_testnod_makes_nothing_due(ledger):
+    assert (await ledger.enter(report())).may_be_due
+    visit = await ledger.claimed()
+    assert (await ledger.enter(report("during a reconcile.xml"))).may_be_due
+    await ledger.release(visit, START + 60 * SECOND, waiting_on=TESTNOD)
+    assert not (await ledger.enter(report("after it.xml"))).may_be_due
+    assert (await ledger.enter(complete=True)).may_be_due
+
+
+@pytest.mark.usefixtures("closed")
 async def test_a_build_that_is_completed_during_a_reconcile_is_due_although_it_waits_for_testnod(ledger):
     await ledger.accept(report())
     visit = await ledger.claimed()
