@@ -92,8 +92,8 @@ class BulkStatement:
     """A statement over any number of items, compiled once for each number and executed as plain SQL.
 
     Values go to the driver as they are, so JSON columns take text. PostgreSQL takes all items in one statement, which
-    is one round trip. SQLite takes them in powers of two: to compile the insertion of 16 reports takes as long as 20
-    commits, and groups of writes have any size.
+    is one round trip. SQLite takes them in powers of two: groups of writes have any size, and to compile the insertion
+    of 16 reports takes 4 ms, in which nothing is committed.
     """
 
     def __init__(self, build: Callable[[Any, int], Any]) -> None:
