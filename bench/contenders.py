@@ -1,7 +1,7 @@
 """The four servers under comparison, and how each is started.
 
 The gateway validates, requires a token and writes to SQLite with synchronous=FULL. Nothing listens at its TestNod
-address, so the circuit breaker opens after three calls and nothing is delivered during the measurement.
+address, so its circuit breaker opens after five seconds of failed calls, and nothing is delivered.
 """
 
 import os

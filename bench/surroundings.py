@@ -19,7 +19,7 @@ def surroundings(folder: Path) -> Iterator[str]:
     yield f"cores {cores} for client and servers; load before the start {load}"
     yield f"gateway: {_versions(OURS)}, SQLite {sqlite3.sqlite_version} with synchronous=FULL on {_file_system(folder)}"
     yield f"others: {_versions(THEIRS)}, asyncio's loop"
-    yield "delivery: idle, nothing listens at TestNod's address, so the circuit breaker opens after three calls"
+    yield "delivery: idle, nothing listens at TestNod's address, so its circuit breaker opens"
 
 
 def _versions(names: tuple[str, ...]) -> str:

@@ -379,7 +379,7 @@ class Gateway:
             await self.database.write(record_action, (gateway, "reload", "settings", detail[:MAX_DETAIL_CHARACTERS]))
 
     async def _accept(self, upload: AcceptedUpload) -> UploadReceipt:
-        """Commit an upload, with the events that it causes, and wake the dispatcher."""
+        """Commit an upload, with the events that it causes, and wake the dispatcher if its build may be due."""
         worker = self._config.worker
         if notices := events_or_none(lambda: events_of_upload(upload, worker.policy.routes, worker.notices)):
             upload = replace(upload, notices=notices)
@@ -387,7 +387,8 @@ class Gateway:
             upload = replace(upload, targets=self._targets)
         function = accept_submitted if isinstance(upload.build_no, str) else accept
         receipt = await self.database.write(function, upload, upload.body_size)
-        self._wake_dispatchers()
+        if receipt.may_be_due:
+            self._wake_dispatchers()
         return receipt
 
     async def _request_poll(self, poll: PollRequest) -> int:

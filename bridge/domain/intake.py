@@ -111,6 +111,7 @@ class UploadReceipt:
     receipts: tuple[ReportReceipt, ...]
     freed: tuple[str, ...] = ()  # blobs of rejected files that no row refers to: delete them
     forbidden: bool = False  # the build has one of the forbidden routes, and nothing was written
+    may_be_due: bool = True  # False: the build is due no sooner, because its reports wait for TestNod
 
 
 MAX_REJECTIONS = 100

@@ -3,10 +3,17 @@
 TestNod compares a run with those before it, so after an outage the order of the runs matters.
 """
 
+from typing import Final
+
 from bridge.domain.build import Build, DeliveryTarget
+from bridge.domain.circuit_breaker import TESTNOD, register_breaker, route_breaker
 from bridge.domain.steps import Wait
 
 QUEUE_PREFIX = "queue:"
+
+HOLDS_REPORTS: Final = (TESTNOD, route_breaker(""), register_breaker(""), QUEUE_PREFIX)
+"""What a build is `waiting_on` begins with one of these if none of its reports can be sent: TestNod's breakers, or an
+earlier build. New reports then make it due no sooner, because what it waits for makes old and new ones due together."""
 
 
 def queue_of(job_id: str) -> str:
@@ -17,6 +24,11 @@ def queue_of(job_id: str) -> str:
 def is_queue(waiting_on: str | None) -> bool:
     """Return whether a build waits in the queue of its job."""
     return waiting_on is not None and waiting_on.startswith(QUEUE_PREFIX)
+
+
+def reports_wait(waiting_on: str | None) -> bool:
+    """Return whether new reports of a build wait with the others."""
+    return waiting_on is not None and waiting_on.startswith(HOLDS_REPORTS)
 
 
 def wakes_next_build(build: Build, end: Wait) -> bool:

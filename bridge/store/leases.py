@@ -36,7 +36,7 @@ from bridge.domain.build import Build, BuildState, DeliveryState, DeliveryTarget
 from bridge.domain.circuit_breaker import CircuitBreakers
 from bridge.domain.instants import Instant
 from bridge.domain.intake import MAX_REJECTIONS
-from bridge.domain.job_order import is_queue, queue_of
+from bridge.domain.job_order import is_queue, queue_of, reports_wait
 from bridge.domain.lifecycle.build_end import requested_poll_due_at
 from bridge.domain.notices import NoticeEvent
 from bridge.store import row_mapping
@@ -101,9 +101,10 @@ RENEW = Statement(
     .values(lease_until=bindparam("until", type_=BigInteger))
 )
 UNTIL: BindParameter[int | None] = bindparam("until", type_=BigInteger)
+READ_REPORT_SEQ: BindParameter[int | None] = bindparam("read_report_seq", type_=BigInteger)
 UNCHANGED = and_(
     builds.c.due_at.is_not_distinct_from(bindparam("read_due_at", type_=BigInteger)),
-    builds.c.report_seq == bindparam("read_report_seq", type_=BigInteger),
+    or_(READ_REPORT_SEQ.is_(None), builds.c.report_seq == READ_REPORT_SEQ),
 )
 RELEASE = Statement(
     update(builds)
@@ -377,7 +378,10 @@ def renew(connection: Connection, now: int, renewals: Sequence[Renewal]) -> list
 
 
 def release(connection: Connection, now: int, releases: Sequence[Release]) -> list[bool]:
-    """End leases; False if the build has a newer owner. If something arrived meanwhile, an earlier due time stays."""
+    """End leases; False if the build has a newer owner. If something arrived meanwhile, an earlier due time stays.
+
+    If the build waits for TestNod, reports that arrived meanwhile wait with the others, as later ones do.
+    """
     closed = lock_waited_for(connection, releases)
     tokens = lock_builds(connection, {item.build_id for item in releases})
     owned = [tokens.get(item.build_id) == item.fencing_token for item in releases]
@@ -407,7 +411,7 @@ def _columns_after(item: Release) -> dict[str, object]:
     return {
         "row_id": item.build_id,
         "read_due_at": item.due_at,
-        "read_report_seq": item.report_seq,
+        "read_report_seq": None if reports_wait(item.waiting_on) else item.report_seq,
         "until": item.until,
         "new_waiting_on": item.waiting_on,
         "new_blocked_reason": item.blocked_reason,

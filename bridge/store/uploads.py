@@ -13,9 +13,8 @@ from typing import Any, Final, NamedTuple
 import sqlalchemy as sa
 
 from bridge.domain.build import BuildState, DeliveryState, DeliveryTarget, SubmittedRun, UploadMetadata
-from bridge.domain.circuit_breaker import TESTNOD, register_breaker, route_breaker
 from bridge.domain.intake import AcceptedUpload, NewRejection, NewReport, ReportReceipt, UploadReceipt
-from bridge.domain.job_order import queue_of
+from bridge.domain.job_order import HOLDS_REPORTS, reports_wait
 from bridge.domain.junit.result import TestCounts, highlights_to_json
 from bridge.store.duplicates import (
     SOURCES,
@@ -48,6 +47,7 @@ class KnownBuild(NamedTuple):
     complete_routes: str | None
     upload_metadata: str
     bound_metadata: str | None
+    waiting_on: str | None
 
 
 class InsertedReport(NamedTuple):
@@ -79,6 +79,7 @@ JSON_COLUMNS = ("complete_routes", "upload_metadata", "bound_metadata")
 KNOWN_COLUMNS = (
     *(builds.c.key, builds.c.id, builds.c.route, builds.c.complete_at),
     *(sa.cast(builds.c[name], sa.Text).label(name) for name in JSON_COLUMNS),
+    builds.c.waiting_on,
 )
 
 
@@ -126,18 +127,12 @@ MAX_QUEUE_NAME: Final = 32
 """Characters of the column: submitted builds of a route with a longer name do not wait for each other."""
 
 NOW = sa.bindparam("now", type_=sa.BigInteger)
-WAITS_FOR_TESTNOD = sa.or_(
-    builds.c.waiting_on == TESTNOD,
-    builds.c.waiting_on.like(queue_of("%")),
-    *(builds.c.waiting_on.like(breaker("%")) for breaker in (route_breaker, register_breaker)),
-)
+REPORTS_WAIT = sa.or_(*(builds.c.waiting_on.like(f"{prefix}%") for prefix in HOLDS_REPORTS))
 WAKE_BUILDS = Statement(
     sa.update(builds)
     .where(is_one_of(builds.c.id, "ids"))
     .values(
-        # A build that waits for TestNod, or for an earlier build, keeps waiting: the breaker when it closes, or the
-        # earlier build, makes old and new reports due together.
-        due_at=sa.case((WAITS_FOR_TESTNOD, builds.c.due_at), else_=earlier(builds.c.due_at, NOW)),
+        due_at=sa.case((REPORTS_WAIT, builds.c.due_at), else_=earlier(builds.c.due_at, NOW)),
         report_seq=builds.c.report_seq + 1,
         # It always changes, so that an inferred end can be compared with it.
         last_report_at=sa.case((builds.c.last_report_at < NOW, NOW), else_=builds.c.last_report_at + 1),
@@ -212,9 +207,19 @@ def _accept_allowed(
     receipts = dict.fromkeys(new, ReportReceipt.NEW) | dict.fromkeys(requeued, ReportReceipt.REQUEUED)
     # `pop`: of one report sent twice, only the first was new.
     return [
-        UploadReceipt(receipts=tuple(receipts.pop(key, ReportReceipt.DUPLICATE) for key in sent), freed=blobs)
-        for sent, blobs in zip(keys, freed, strict=True)
+        UploadReceipt(
+            receipts=tuple(receipts.pop(key, ReportReceipt.DUPLICATE) for key in sent),
+            freed=blobs,
+            may_be_due=_may_be_due(known, upload),
+        )
+        for upload, sent, blobs in zip(uploads, keys, freed, strict=True)
     ]
+
+
+def _may_be_due(known: Mapping[str, KnownBuild], upload: AcceptedUpload) -> bool:
+    build = known.get(build_key(upload.job_id, upload.build_no))
+    is_settled = upload.submission_id is not None  # its build is planned again
+    return build is None or upload.complete or is_settled or not reports_wait(build.waiting_on)
 
 
 def try_upload(connection: sa.Connection, now: int) -> None:

@@ -295,7 +295,8 @@ class UploadHandler:
         store, upload = received.store, received.upload
         with span("commit"):
             receipts = await commit_upload(self._accept, upload, store)
-        self._report_events(attempt, upload, receipts, route.name)
+        # Once the answer is sent: the client need not wait for it.
+        asyncio.get_running_loop().call_soon(self._report_events, attempt, upload, receipts, route.name)
         form = AnswerFormat.of(attempt.request, files=received.wants_files)
         return _response(form, upload, receipts, store, route)
 

@@ -8,7 +8,7 @@ path are executed this way; all others as usual, on the same connection and in t
 """
 
 import json
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Final
 
 from sqlalchemy import (
@@ -91,7 +91,9 @@ class Statement:
 class BulkStatement:
     """A statement over any number of items, compiled once for each number and executed as plain SQL.
 
-    Values go to the driver as they are, so JSON columns take text.
+    Values go to the driver as they are, so JSON columns take text. PostgreSQL takes all items in one statement, which
+    is one round trip. SQLite takes them in powers of two: groups of writes have any size, and to compile the insertion
+    of 16 reports takes 4 ms, in which nothing is committed.
     """
 
     def __init__(self, build: Callable[[Any, int], Any]) -> None:
@@ -104,14 +106,23 @@ class BulkStatement:
 
     def rows(self, connection: Connection, count: int, values: Sequence[Any]) -> list[Row]:
         """Execute the statement for `count` items, whose `values` follow each other, and return its rows."""
-        rows: list[Row] = self._executed(connection, count, values).fetchall()
-        return rows
+        return [row for cursor in self._executed(connection, count, values) for row in cursor.fetchall()]
 
     def run(self, connection: Connection, count: int, values: Sequence[Any]) -> None:
         """Execute the statement for `count` items, whose `values` follow each other."""
-        self._executed(connection, count, values)
+        for _ in self._executed(connection, count, values):
+            pass
 
-    def _executed(self, connection: Connection, count: int, values: Sequence[Any]) -> Any:
+    def _executed(self, connection: Connection, count: int, values: Sequence[Any]) -> Iterator[Any]:
+        """Execute the statement for one portion of the items after the other, and yield the cursor of each."""
+        size, left = len(values) // count, count
+        while left:
+            portion = 1 << (left.bit_length() - 1) if connection.dialect.name == "sqlite" else left
+            start = (count - left) * size
+            yield self._execute_for(connection, portion, values[start : start + portion * size])
+            left -= portion
+
+    def _execute_for(self, connection: Connection, count: int, values: Sequence[Any]) -> Any:
         key = (connection.dialect.name, count)
         text = self._texts.get(key)
         if text is None:

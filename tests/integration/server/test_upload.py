@@ -1,10 +1,12 @@
 """Uploads over real sockets into a real spool, with a ledger that only records what it was upload."""
 
 import asyncio
+import errno
 import hashlib
 import io
 import re
 import zipfile
+from unittest.mock import Mock
 
 import aiohttp
 import pytest
@@ -226,6 +228,16 @@ async def test_an_upload_with_one_good_file_is_logged_as_accepted(send):
     assert [(line["event"], line["log_level"], len(line["rejected"])) for line in lines] == [
         ("upload_accepted", "info", 1)
     ]
+
+
+async def test_an_accepted_upload_is_answered_before_it_is_logged(server, send, monkeypatch):
+    failed = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: failed.append(context["exception"]))
+    full = OSError(errno.ENOSPC, "No space left on device")
+    monkeypatch.setattr("bridge.server.upload.handler._log", Mock(info=Mock(side_effect=full)))
+    status, answer, _ = await send(form(("a.xml", GOOD)))
+    assert (status, answer["status"], len(server.uploads)) == (200, "success", 1)
+    assert failed == [full]
 
 
 async def test_an_expired_token_is_named_in_the_answer_and_in_the_log(server, send):

@@ -3,7 +3,7 @@ import asyncio
 import pytest
 from sqlalchemy import select
 
-from bridge.domain.circuit_breaker import FAILING_FOR_US, TESTNOD, HealthSignal
+from bridge.domain.circuit_breaker import CODEARTS, FAILING_FOR_US, TESTNOD, HealthSignal
 from bridge.store.circuit_breakers import (
     BreakerSignal,
     WakeForProbe,
@@ -111,6 +111,51 @@ async def test_a_breaker_that_closes_wakes_the_builds_that_wait_for_it_and_no_ot
     row = await ledger.row(waiting)
     assert (row.due_at, row.waiting_on, row.report_seq) == (clock.now(), None, 1)
     assert [await ledger.row(build_id) for build_id in (elsewhere, for_nothing)] == before
+
+
+@pytest.mark.parametrize("breaker", [TESTNOD, "route:shop", "register:shop"])
+async def test_a_report_that_comes_during_a_reconcile_waits_for_testnod_with_the_others(ledger, told, clock, breaker):
+    await told(HealthSignal.TRIP, breaker=breaker)
+    await ledger.accept(report())
+    visit = await ledger.claimed()
+    await ledger.accept(report("late.xml"))
+    await ledger.release(visit, START + 60 * SECOND, waiting_on=breaker)
+    row = await ledger.row()
+    assert (row.due_at, row.waiting_on, row.report_seq) == (START + 60 * SECOND, breaker, 2)
+
+    clock.advance(SECOND)
+    await told(HealthSignal.SUCCESS, breaker=breaker)
+
+    assert ((await ledger.row()).due_at, (await ledger.row()).waiting_on) == (clock.now(), None)
+
+
+@pytest.mark.parametrize("breaker", ["storage:shop", CODEARTS])
+async def test_a_report_that_comes_during_a_reconcile_does_not_wait_for_storage_or_codearts(ledger, told, breaker):
+    await told(HealthSignal.TRIP, breaker=breaker)
+    await ledger.accept(report())
+    visit = await ledger.claimed()
+    await ledger.accept(report("late.xml"))
+    await ledger.release(visit, START + 60 * SECOND, waiting_on=breaker)
+    assert (await ledger.row()).due_at == START
+
+
+@pytest.mark.usefixtures("opened")
+async def test_a_report_of_a_build_that_waits_for_testnod_makes_nothing_due(ledger):
+    assert (await ledger.enter(report())).may_be_due
+    visit = await ledger.claimed()
+    assert (await ledger.enter(report("during a reconcile.xml"))).may_be_due
+    await ledger.release(visit, START + 60 * SECOND, waiting_on=TESTNOD)
+    assert not (await ledger.enter(report("after it.xml"))).may_be_due
+    assert (await ledger.enter(complete=True)).may_be_due
+
+
+@pytest.mark.usefixtures("opened")
+async def test_a_build_that_is_completed_during_a_reconcile_is_due_although_it_waits_for_testnod(ledger):
+    await ledger.accept(report())
+    visit = await ledger.claimed()
+    await ledger.accept(complete=True)
+    await ledger.release(visit, START + 60 * SECOND, waiting_on=TESTNOD)
+    assert (await ledger.row()).due_at == START - 1
 
 
 @pytest.mark.usefixtures("opened")

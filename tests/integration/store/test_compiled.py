@@ -43,6 +43,21 @@ async def test_a_statement_for_several_rows_changes_each_of_them(ledger: Ledger)
     assert await ledger.database.transact(lambda c, _: POLLS.run(c, rows[0])) == 1
 
 
+async def test_a_group_of_any_size_is_written_completely_by_few_different_statements(ledger: Ledger):
+    statements = []
+    listen = lambda *arguments: statements.append(arguments[2])  # noqa: E731
+    event.listen(engine_of(ledger.database, "writing"), "before_cursor_execute", listen)
+    for build_no in range(1, 24):
+        names = [f"{number}.xml" for number in range(build_no)]
+        assert len(await ledger.accept(*map(report, names), build_no=build_no)) == build_no
+        kept = await ledger.build(build_no)
+        assert sorted(each.name for each in kept.reports.values()) == sorted(names)
+        assert len(kept.deliveries) == build_no
+    event.remove(engine_of(ledger.database, "writing"), "before_cursor_execute", listen)
+    texts = {text for text in statements if text.startswith("INSERT INTO reports ")}
+    assert len(texts) == (23 if ledger.database.shared else 5)  # SQLite: 1, 2, 4, 8 and 16 reports
+
+
 async def test_lists_of_any_length_are_one_parameter(ledger: Ledger):
     for number in (1, 2, 3):
         await ledger.accept(report(), build_no=number)
