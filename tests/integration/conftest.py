@@ -10,7 +10,7 @@ from bridge.demo.postgres import PostgresServer
 from bridge.server import health
 from bridge.store.blobs import s3 as s3_spool
 from bridge.store.engine import postgres as postgres_engine
-from tests.support.backends import PostgresBackend, SqliteBackend, open_bucket
+from tests.support.backends import PostgresBackend, SqliteBackend, folder_in_memory, open_bucket
 from tests.support.fake_clock import FakeClock
 from tests.support.ledger import PATIENCE_SECONDS, Ledger
 from tests.support.weed import Weed
@@ -44,9 +44,10 @@ def postgres(postgres_server):
 
 
 @pytest.fixture(scope="session")
-def sqlite(tmp_path_factory):
+def sqlite():
     """SQLite ledgers."""
-    return SqliteBackend(tmp_path_factory.mktemp("ledgers"))
+    with folder_in_memory() as folder:
+        yield SqliteBackend(folder)
 
 
 @pytest.fixture(scope="session", params=["sqlite", "postgres"])
