@@ -12,6 +12,7 @@ from bridge.store.blobs import s3 as s3_spool
 from bridge.store.engine import postgres as postgres_engine
 from tests.support.backends import PostgresBackend, SqliteBackend, folder_in_memory, open_bucket
 from tests.support.fake_clock import FakeClock
+from tests.support.in_process import run_children_in_process
 from tests.support.ledger import PATIENCE_SECONDS, Ledger
 from tests.support.weed import Weed
 
@@ -25,6 +26,14 @@ def patience():
         patch.setattr(postgres_engine, "CONNECT_SECONDS", PATIENCE_SECONDS)
         patch.setattr(health, "LEDGER_SECONDS", PATIENCE_SECONDS)
         patch.setattr(s3_spool, "PROBE_SECONDS", PATIENCE_SECONDS)
+        yield
+
+
+@pytest.fixture(scope="module", autouse=True)
+def children_in_process():
+    """Start no child processes for a gateway in this process. A module about them overrides this."""
+    with pytest.MonkeyPatch.context() as patch:
+        run_children_in_process(patch)
         yield
 
 
