@@ -5,7 +5,6 @@ import sqlite3
 from collections.abc import Iterator
 from hashlib import sha256
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 import aiohttp
@@ -15,7 +14,7 @@ from bridge.sandbox.sandbox import Sandbox
 from tests.support.builds import UPLOAD_PATH
 from tests.support.ports import REFUSED_URL, held_port
 from tests.support.processes import GatewayProcess, NewGateway, Settings, until
-from tests.support.starting import fork
+from tests.support.starting import run_program
 
 JOB = "b" * 32
 PADDING = "x" * 200_000  # more than rides in a row
@@ -30,10 +29,7 @@ def settings(settings: dict[str, Any]) -> Iterator[Settings]:
 
 async def bridge(gateway: GatewayProcess, *words: str) -> tuple[int, str, str]:
     """Run a command on the settings of a gateway; return its exit code and what it said."""
-    with TemporaryDirectory() as folder:
-        out, err = Path(folder) / "stdout", Path(folder) / "stderr"
-        process = await fork(["bridge", *words, "--config", str(gateway.config)], out, err)
-        return await process.wait(), out.read_text(), err.read_text()
+    return await run_program(["bridge", *words, "--config", str(gateway.config)])
 
 
 def report(name: str) -> bytes:

@@ -7,7 +7,6 @@ import sqlite3
 from collections.abc import AsyncIterator, Iterator
 from contextlib import closing
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 import aiohttp
@@ -19,7 +18,7 @@ from bridge.sandbox.sandbox import Sandbox
 from tests.support.builds import UPLOAD_PATH
 from tests.support.ports import REFUSED_URL, held_port
 from tests.support.processes import GatewayProcess, NewGateway, Settings, until
-from tests.support.starting import fork
+from tests.support.starting import fork, run_program
 from tests.support.weed import ACCESS_KEY, BUCKET, REGION, SECRET_KEY, Weed, new_prefix
 
 JOB = "b" * 32
@@ -56,11 +55,8 @@ def away(settings: Settings) -> Settings:
 
 async def bridge(gateway: GatewayProcess, *words: str) -> tuple[int, str]:
     """Run a command with the settings of a gateway; return its exit code and what it printed."""
-    with TemporaryDirectory() as folder:
-        out, err = Path(folder) / "stdout", Path(folder) / "stderr"
-        process = await fork(["bridge", *words, "--config", str(gateway.config)], out, err)
-        code = await process.wait()
-        return code, out.read_text() + err.read_text()
+    code, out, err = await run_program(["bridge", *words, "--config", str(gateway.config)])
+    return code, out + err
 
 
 async def upload(gateway: GatewayProcess, build_no: int, content: str) -> int:

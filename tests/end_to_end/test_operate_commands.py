@@ -15,7 +15,7 @@ import pytest
 
 from bridge.sandbox.sandbox import Sandbox
 from tests.support.processes import GatewayProcess, NewGateway, until
-from tests.support.starting import REPOSITORY
+from tests.support.starting import REPOSITORY, run_program
 
 ADMIN_TOKEN = "canary-of-the-admin"
 JOB_ID = "68491d9bc97b4774adb93e29b46d2dc6"
@@ -39,21 +39,27 @@ def environ(gateway: GatewayProcess) -> dict[str, str]:
 
 
 async def bridge(
-    gateway: GatewayProcess, *arguments: object, stdout: int = subprocess.PIPE, changed: Mapping[str, str] = {}
+    gateway: GatewayProcess, *arguments: object, stdout: int | None = None, changed: Mapping[str, str] = {}
 ) -> tuple[int, str, str]:
-    done = await asyncio.to_thread(
-        subprocess.run,
-        [sys.executable, "-m", "bridge", *map(str, arguments)],
-        check=False,
-        env=environ(gateway) | dict(changed),
-        stdin=subprocess.DEVNULL,
-        stdout=stdout,
-        stderr=subprocess.PIPE,
-        text=True,
-        timeout=PATIENCE_SECONDS,
-    )
-    assert ADMIN_TOKEN not in (done.stdout or "") + done.stderr
-    return done.returncode, done.stdout or "", done.stderr
+    """Run a command, by an interpreter of its own if it has the terminal `stdout`."""
+    program = ["bridge", *map(str, arguments)]
+    if stdout is None:
+        ended = await run_program(program, environ=environ(gateway) | dict(changed))
+    else:
+        done = await asyncio.to_thread(
+            subprocess.run,
+            [sys.executable, "-m", *program],
+            check=False,
+            env=environ(gateway) | dict(changed),
+            stdin=subprocess.DEVNULL,
+            stdout=stdout,
+            stderr=subprocess.PIPE,
+            text=True,
+            timeout=PATIENCE_SECONDS,
+        )
+        ended = done.returncode, "", done.stderr
+    assert ADMIN_TOKEN not in "".join(ended[1:])
+    return ended
 
 
 async def on_terminal(gateway: GatewayProcess, *arguments: object) -> str:

@@ -16,7 +16,7 @@ from bridge.sandbox.sandbox import Sandbox
 from bridge.settings import load
 from tests.support.ports import REFUSED_URL
 from tests.support.processes import GatewayProcess, NewGateway, toml, until
-from tests.support.starting import REPOSITORY
+from tests.support.starting import REPOSITORY, run_program
 
 ADMIN_TOKEN = "canary-of-the-plan"
 PROJECT = "b4d3971c3988463b865f6f920846149e"
@@ -61,22 +61,29 @@ async def upload(gateway: GatewayProcess, job: str, number: int, content: bytes 
 
 
 async def bridge_plan(
-    gateway: GatewayProcess, *arguments: str, admin_url: str = "", stdout: int = subprocess.PIPE
+    gateway: GatewayProcess, *arguments: str, admin_url: str = "", stdout: int | None = None
 ) -> tuple[int, str, str]:
+    """Run the command, by an interpreter of its own if it has the terminal `stdout`."""
+    program = ["bridge", "plan", "--config", str(gateway.config), *arguments]
     environ = {"PATH": os.environ["PATH"], "PYTHONPATH": str(REPOSITORY), "COLUMNS": "80"}
-    done = await asyncio.to_thread(
-        subprocess.run,
-        [sys.executable, "-m", "bridge", "plan", "--config", str(gateway.config), *arguments],
-        check=False,
-        env=environ | {"BRIDGE_ADMIN_URL": admin_url or gateway.admin_url, "BRIDGE_ADMIN_TOKEN": ADMIN_TOKEN},
-        stdin=subprocess.DEVNULL,
-        stdout=stdout,
-        stderr=subprocess.PIPE,
-        text=True,
-        timeout=90,
-    )
-    assert ADMIN_TOKEN not in (done.stdout or "") + done.stderr
-    return done.returncode, done.stdout or "", done.stderr
+    environ |= {"BRIDGE_ADMIN_URL": admin_url or gateway.admin_url, "BRIDGE_ADMIN_TOKEN": ADMIN_TOKEN}
+    if stdout is None:
+        ended = await run_program(program, environ=environ)
+    else:
+        done = await asyncio.to_thread(
+            subprocess.run,
+            [sys.executable, "-m", *program],
+            check=False,
+            env=environ,
+            stdin=subprocess.DEVNULL,
+            stdout=stdout,
+            stderr=subprocess.PIPE,
+            text=True,
+            timeout=90,
+        )
+        ended = done.returncode, "", done.stderr
+    assert ADMIN_TOKEN not in "".join(ended[1:])
+    return ended
 
 
 async def stages(gateway: GatewayProcess) -> dict[str, str]:

@@ -2,16 +2,19 @@
 
 import asyncio
 from collections.abc import AsyncIterator
+from functools import cache
 
 import pytest
+from botocore.loaders import JSONFileLoader
 
 from bridge.client.s3 import S3Bucket
 from bridge.demo.postgres import PostgresServer
 from bridge.server import health
 from bridge.store.blobs import s3 as s3_spool
 from bridge.store.engine import postgres as postgres_engine
-from tests.support.backends import PostgresBackend, SqliteBackend, open_bucket
+from tests.support.backends import PostgresBackend, SqliteBackend, folder_in_memory, open_bucket
 from tests.support.fake_clock import FakeClock
+from tests.support.in_process import run_children_in_process
 from tests.support.ledger import PATIENCE_SECONDS, Ledger
 from tests.support.weed import Weed
 
@@ -25,6 +28,23 @@ def patience():
         patch.setattr(postgres_engine, "CONNECT_SECONDS", PATIENCE_SECONDS)
         patch.setattr(health, "LEDGER_SECONDS", PATIENCE_SECONDS)
         patch.setattr(s3_spool, "PROBE_SECONDS", PATIENCE_SECONDS)
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def service_models():
+    """Parse botocore's descriptions of services once. For each client it parses 3 MB, two thirds of what one costs."""
+    parsed = cache(JSONFileLoader().load_file)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(JSONFileLoader, "load_file", lambda _, path: parsed(path))
+        yield
+
+
+@pytest.fixture(scope="module", autouse=True)
+def children_in_process():
+    """Start no child processes for a gateway in this process. A module about them overrides this."""
+    with pytest.MonkeyPatch.context() as patch:
+        run_children_in_process(patch)
         yield
 
 
@@ -44,9 +64,10 @@ def postgres(postgres_server):
 
 
 @pytest.fixture(scope="session")
-def sqlite(tmp_path_factory):
+def sqlite():
     """SQLite ledgers."""
-    return SqliteBackend(tmp_path_factory.mktemp("ledgers"))
+    with folder_in_memory() as folder:
+        yield SqliteBackend(folder)
 
 
 @pytest.fixture(scope="session", params=["sqlite", "postgres"])

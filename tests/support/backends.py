@@ -2,8 +2,9 @@
 
 import asyncio
 import shutil
-from collections.abc import AsyncIterator, Callable
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+import tempfile
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
 from itertools import count
 from pathlib import Path
 from typing import Protocol
@@ -27,7 +28,20 @@ from tests.support.fake_clock import FakeClock
 from tests.support.weed import ACCESS_KEY, BUCKET, REGION, SECRET_KEY, Weed, new_prefix
 
 TEMPLATE = "migrated"
+MEMORY = Path("/dev/shm")  # noqa: S108 -- mkdtemp makes a private folder in it
+MIN_MEMORY = 256 << 20  # bytes; a ledger of these tests and its log take a few MiB, and few are open at a time
 EMPTY = f"TRUNCATE {', '.join(metadata.tables)} RESTART IDENTITY"
+
+
+@contextmanager
+def folder_in_memory() -> Iterator[Path]:
+    """Yield a folder in memory, or on the disk if the system has no such place with enough room.
+
+    Commits of a ledger in it sync like all others (synchronous=FULL), but wait for no disk.
+    """
+    parent = MEMORY if MEMORY.is_dir() and shutil.disk_usage(MEMORY).free > MIN_MEMORY else None
+    with tempfile.TemporaryDirectory(prefix="bridge-ledgers-", dir=parent) as folder:
+        yield Path(folder)
 
 
 class Backend(Protocol):
@@ -49,6 +63,7 @@ class SqliteBackend:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self._numbers = count()
+        self._closed: Path | None = None  # the ledger that was closed last
         self._migrated = folder / "migrated.db"
         engine = sqlite_engine(self._migrated, begin="BEGIN IMMEDIATE")
         migrate(engine)
@@ -63,6 +78,14 @@ class SqliteBackend:
         with closing(SqliteDatabase(path, clock, observe_group or (lambda _: None))) as database:
             yield database
             await database.finish()
+        self._remove_closed()
+        self._closed = path
+
+    def _remove_closed(self) -> None:
+        """Remove the ledger that was closed before: a test may open the last one again."""
+        if self._closed is not None:
+            for file in self.folder.glob(f"{self._closed.name}*"):
+                file.unlink()
 
 
 class PostgresBackend:

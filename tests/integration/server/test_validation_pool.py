@@ -23,6 +23,11 @@ from bridge.server.validation.pool import ValidationPool
 REPORT = b'<testsuite time="1.5" tests="9"><testcase name="a"><failure/></testcase><testcase name="b"/></testsuite>'
 
 
+@pytest.fixture(scope="module", autouse=True)
+def children_in_process() -> None:
+    """Start validation processes here."""
+
+
 def children() -> set[int]:
     """Process ids of the validation processes that this test process has, zombies too."""
     mine = set()
