@@ -16,7 +16,15 @@ from bridge.domain.instants import SECOND, after
 from bridge.domain.lifecycle import upload
 from bridge.domain.lifecycle.breaker_signals import of_register, of_storage, of_testnod
 from bridge.domain.lifecycle.unreadable_body import clear_unread, retry_unread, tolerate_recent_damage
-from bridge.domain.outcomes import CorruptBody, FailureRecorded, PutOutcome, Registered, SpoolUnreadable, Stored
+from bridge.domain.outcomes import (
+    CorruptBody,
+    FailureRecorded,
+    PutOutcome,
+    Registered,
+    RegisterOutcome,
+    SpoolUnreadable,
+    Stored,
+)
 from bridge.domain.routing import choose_route, choose_run_parameters
 from bridge.domain.steps import Put
 from bridge.errors import BridgeError
@@ -96,6 +104,12 @@ class ReportUploader:
             return
         start = reconciler.start_call(at=registration.requested_at)
         outcome = await self._clients.testnod.register(self._clients.token(run.route), run)
+        await self._record_registered(reconciler, registration, outcome, start)
+        await reconciler.report_upstream_health(of_register(outcome, run.route))
+
+    async def _record_registered(
+        self, reconciler: BuildReconciler, registration: Registration, outcome: RegisterOutcome, start: CallStart
+    ) -> None:
         build, now = reconciler.build, reconciler.now()
         if isinstance(outcome, Registered) and outcome.presigned_url:  # no attempt: the registration has its times
             changes = upload.registration_succeeded(build, registration, outcome, now)
@@ -106,7 +120,6 @@ class ReportUploader:
         written = await self._write_if_owned(reconciler, changes)
         if not written and isinstance(outcome, Registered):
             await self._record_late(reconciler, registration, outcome)
-        await reconciler.report_upstream_health(of_register(outcome, run.route))
 
     async def _record_late(self, reconciler: BuildReconciler, registration: Registration, answer: Registered) -> None:
         """Record the ids of an upload although another worker has claimed the build."""

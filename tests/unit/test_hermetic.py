@@ -29,6 +29,7 @@ NOTHING_LISTENS_THERE = {
     "unit/app/test_start_errors.py": "errors of listeners, made by hand",
     "unit/client/test_session.py": "a connection's key, made by hand",
     "unit/client/test_ssrf_guard.py": "resolved addresses, made by hand",
+    "unit/commands/test_admin_client.py": "a setting, of which a URL is made",
     "unit/commands/test_console.py": "the text of an error",
     "unit/domain/junit/test_validator.py": "external entities that must not be fetched",
     "unit/domain/test_no_proxy.py": "names to be matched",
