@@ -11,6 +11,7 @@ from bridge.domain.policy import RECORD_TIMEOUT
 from bridge.errors import LedgerRejectedWrite
 from bridge.store.schema import builds
 from bridge.worker import build_status, dispatcher
+from bridge.worker.delivery_slots import DeliverySlots
 from bridge.worker.dispatcher import DISPATCH_INTERVAL_US, FAULT, FAULT_PAUSE_US, POLL_INTERVAL_US, Dispatcher
 from tests.support.builders import HOUR, MINUTE
 from tests.support.fake_clock import START, FakeClock
@@ -77,7 +78,8 @@ async def test_each_call_of_a_step_shows_that_the_dispatcher_lives_though_all_sl
     database, clock, tmp_path, monkeypatch
 ):
     monkeypatch.setattr(dispatcher, "MAX_RECONCILERS", 1)
-    play = Play(database, clock, tmp_path, outside=Slow(clock), concurrency_per_build=1)
+    slots = DeliverySlots(2)  # none is spare
+    play = Play(database, clock, tmp_path, outside=Slow(clock), slots=slots, concurrency_per_build=1)
     await play.arrive(1)
     for job_id in JOBS:
         for name in ("second.xml", "third.xml"):
