@@ -106,11 +106,12 @@ class AcceptedUpload:
 
 @dataclass(frozen=True, kw_only=True)
 class UploadReceipt:
-    """What the ledger did with one upload: one receipt for each report, in order; none if the upload is forbidden."""
+    """What the ledger did with one upload: one receipt for each report, in order; none if it took nothing of it."""
 
     receipts: tuple[ReportReceipt, ...]
     freed: tuple[str, ...] = ()  # blobs of rejected files that no row refers to: delete them
     forbidden: bool = False  # the build has one of the forbidden routes, and nothing was written
+    has_other_file: bool = False  # the registered upload has another file already, and nothing was written
 
 
 MAX_REJECTIONS = 100

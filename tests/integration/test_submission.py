@@ -271,6 +271,28 @@ async def test_another_file_that_began_to_arrive_first_is_refused_too(client):
     assert [report["name"] for report in (await client.build())["reports"]] == ["upload-1.xml"]
 
 
+async def test_of_two_files_that_end_to_arrive_at_once_one_is_stored(client):
+    registered = await client.register()
+    began, released = asyncio.Semaphore(0), asyncio.Event()
+
+    async def until_released(body):
+        yield body[:-1]
+        began.release()
+        await released.wait()
+        yield body[-1:]
+
+    def put(body):
+        headers = {"Content-Length": str(len(body))}
+        return asyncio.create_task(client.put(registered["presigned_url"], until_released(body), headers=headers))
+
+    puts = [put(GOOD), put(OTHER)]
+    for _ in puts:
+        await began.acquire()
+    released.set()
+    assert sorted([(await each)[0] for each in puts]) == [200, 412]
+    assert len((await client.build())["reports"]) == 1
+
+
 async def test_a_put_that_failed_is_reported_to_testnod_and_the_run_goes_on(client, sandbox):
     lost, kept = await client.register(), await client.register()
     await client.stored(kept)
