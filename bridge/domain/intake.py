@@ -93,6 +93,7 @@ class AcceptedUpload:
     submitted: SubmittedRun | None = None  # of a registration through TestNod's API
     trace_context: str | None = None  # of its request, as Report.trace_context
     submission_id: int | None = None  # the registered upload whose file this is, or whose file never came
+    file_sha256: str | None = None  # of that file as received: one, though an archive has several reports
     notices: tuple[NoticeEvent, ...] = ()  # events that it makes true
 
     @property

@@ -129,7 +129,7 @@ def accept_submitted(connection: Connection, now: int, uploads: Sequence[Accepte
             if _has_other_file(submission, upload):
                 places.append(None)
                 continue
-            if submission.state is not SubmissionState.OPEN and _stored_file(upload) is None:
+            if submission.state is not SubmissionState.OPEN and not _is_stored(upload):
                 late.add(len(written))
                 left = replace(upload, reports=())
             else:
@@ -151,25 +151,23 @@ def _locked(connection: Connection, ids: set[int]) -> dict[int, Submission]:
     return {submission.id: submission for submission in found}
 
 
-def _stored_file(upload: AcceptedUpload) -> str | None:
-    """Return the digest of the first file of an upload; None if it has none, because it failed."""
-    return next((report.received_sha256 for report in upload.reports if report.failure is None), None)
+def _is_stored(upload: AcceptedUpload) -> bool:
+    """Return whether an upload has a report of its file; else it failed."""
+    return any(report.failure is None for report in upload.reports)
 
 
 def _has_other_file(submission: Submission, upload: AcceptedUpload) -> bool:
-    """Return whether a file was stored for the registered upload that is not among those of `upload`."""
-    is_stored = submission.state is SubmissionState.STORED and _stored_file(upload) is not None
-    return is_stored and submission.file_sha256 not in {report.received_sha256 for report in upload.reports}
+    """Return whether another file than that of `upload` was stored for the registered upload."""
+    was_stored = submission.state is SubmissionState.STORED
+    return was_stored and _is_stored(upload) and submission.file_sha256 != upload.file_sha256
 
 
 def _settle(connection: Connection, now: int, submission: Submission, upload: AcceptedUpload) -> Submission:
     """Record how a registered upload ended; return it as it is now, for later uploads of the same commit."""
-    stored = _stored_file(upload)
-    settled = replace(
-        submission,
-        state=SubmissionState.FAILED if stored is None else SubmissionState.STORED,
-        file_sha256=submission.file_sha256 if stored is None else stored,
-    )
+    if _is_stored(upload):
+        settled = replace(submission, state=SubmissionState.STORED, file_sha256=upload.file_sha256)
+    else:
+        settled = replace(submission, state=SubmissionState.FAILED)
     values = {"state": settled.state, "file_sha256": settled.file_sha256}
     connection.execute(update(submissions).where(submissions.c.id == submission.id).values(values))
     _update_awaited(connection, now, submission.build_id)

@@ -147,15 +147,16 @@ class Storage:
         route = next((each for each in self.routes if each.name == submission.route), Route(name=submission.route))
         store = self._new_store(submission, route)
         receiver = FileReceiver(store, self.limits, MemoryShare(memory=self.memory, party=submission.caller))
-        digest = hashlib.md5(usedforsecurity=False)  # the ETag of S3
+        digest, etag = hashlib.sha256(), hashlib.md5(usedforsecurity=False)  # S3's ETag is MD5
         try:
             receiver.start(FileStart(file_name_of(submission.id), request.headers.get("Content-Encoding")))
             async for piece in read_body(await content_of(request), max_bytes=self.limits.max_request_size):
                 digest.update(piece)
+                etag.update(piece)
                 await receiver.write(piece)
             await receiver.end()
-            _require_digest(request, digest.digest())
-            upload = _upload(request, submission, store)
+            _require_digest(request, etag.digest())
+            upload = _upload(request, submission, store, file_sha256=digest.hexdigest())
         except BaseException:
             await receiver.discard()
             raise
@@ -163,7 +164,7 @@ class Storage:
             receipts = await commit_upload(self._accept, upload, store)
         self._report(request, upload, receipts)
         if store.reports or route.on_invalid is InvalidFilePolicy.WARN:
-            return web.Response(headers={"ETag": f'"{digest.hexdigest()}"', **_ids(request)})
+            return web.Response(headers={"ETag": f'"{etag.hexdigest()}"', **_ids(request)})
         reason = upload.rejections[0].reason
         is_large = upload.rejections[0].code == TooLarge.code
         raise S3Error(400, "EntityTooLarge" if is_large else "InvalidRequest", reason)
@@ -217,7 +218,9 @@ class Storage:
             _log.warning("upload_rejected", code=upload.rejections[0].code, reason=reason, complete=False, **fields)
 
 
-def _upload(request: web.Request, submission: Submission, store: UploadFileStore) -> AcceptedUpload:
+def _upload(
+    request: web.Request, submission: Submission, store: UploadFileStore, *, file_sha256: str
+) -> AcceptedUpload:
     """Return the upload for the ledger; raise S3Error if there is nothing to write.
 
     A rejected file settles the registered upload: TestNod is sent the reason.
@@ -239,6 +242,7 @@ def _upload(request: web.Request, submission: Submission, store: UploadFileStore
         reports=tuple(store.reports),
         rejections=tuple(store.rejections),
         submission_id=submission.id,
+        file_sha256=file_sha256,
         trace_context=trace_context(),
     )
 

@@ -55,6 +55,7 @@ def with_file(submission, body=b"<testsuite/>", **values):
         reports=(report(f"upload-{submission.id}.xml", body, dedupe_key=sha256(body).digest()),),
         rejections=(),
         submission_id=submission.id,
+        file_sha256=sha256(body).hexdigest(),
     )
     return replace(upload, **values)
 
