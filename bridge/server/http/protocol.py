@@ -163,7 +163,9 @@ class Connection(web.RequestHandler):
         exc: BaseException | None = None,
         message: str | None = None,  # noqa: ARG002 -- aiohttp's message repeats the request, tokens included
     ) -> web.StreamResponse:
-        """Return the response to a request that no application can handle."""
+        """Return the response to a request that no application can handle; raise ConnectionError if its client left."""
+        if isinstance(exc, ConnectionError) and self.transport is None:
+            raise exc
         request_id = next_request_id()
         fault = type(exc).__name__
         if status >= 500:
