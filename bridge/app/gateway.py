@@ -32,6 +32,7 @@ from bridge.domain.request_rate import Api, RequestRate
 from bridge.errors import Unavailable
 from bridge.server.admin.app import admin_app
 from bridge.server.app import server_app
+from bridge.server.auth.fair_queue import MAX_CHECKS
 from bridge.server.auth.signatures import Lockout
 from bridge.server.health import Readiness
 from bridge.server.http.connections import ConnectionLimiter
@@ -75,6 +76,7 @@ if TYPE_CHECKING:
 SHARED_SPOOL_US = 24 * 3600 * SECOND  # younger blobs of a shared ledger may belong to uploads that are still arriving
 CLOCK_AHEAD_US = 24 * 3600 * SECOND  # a clock that was set back must not hide blobs that were begun before
 MAX_DETAIL_CHARACTERS = 2_000  # of the changes of a reload in the audit log
+IAM_CONNECTIONS = MAX_CHECKS + 2  # each check of a caller's token that has its turn, and the bridge's own login
 CLOSE_SECONDS = 1.0  # for responses that are being written; `drain` has waited for requests already
 
 log = structlog.get_logger(__name__)
@@ -200,7 +202,7 @@ class Gateway:
             "storage": session("storage", public_only=public_only),
             "codearts": session("codearts"),
             "check": session("check"),
-            "iam": session("iam", header_bytes=IAM_HEADER_BYTES, clock=self.clock.now),
+            "iam": session("iam", connections=IAM_CONNECTIONS, header_bytes=IAM_HEADER_BYTES, clock=self.clock.now),
         }
         return {name: await stack.enter_async_context(opened) for name, opened in sessions.items()}
 

@@ -93,6 +93,7 @@ class AcceptedUpload:
     submitted: SubmittedRun | None = None  # of a registration through TestNod's API
     trace_context: str | None = None  # of its request, as Report.trace_context
     submission_id: int | None = None  # the registered upload whose file this is, or whose file never came
+    file_sha256: str | None = None  # of that file as received: one, though an archive has several reports
     notices: tuple[NoticeEvent, ...] = ()  # events that it makes true
 
     @property
@@ -106,12 +107,13 @@ class AcceptedUpload:
 
 @dataclass(frozen=True, kw_only=True)
 class UploadReceipt:
-    """What the ledger did with one upload: one receipt for each report, in order; none if the upload is forbidden."""
+    """What the ledger did with one upload: one receipt for each report, in order; none if it took nothing of it."""
 
     receipts: tuple[ReportReceipt, ...]
     freed: tuple[str, ...] = ()  # blobs of rejected files that no row refers to: delete them
     forbidden: bool = False  # the build has one of the forbidden routes, and nothing was written
     may_be_due: bool = True  # False: the build is due no sooner, because its reports wait for TestNod
+    has_other_file: bool = False  # the registered upload has another file already, and nothing was written
 
 
 MAX_REJECTIONS = 100

@@ -116,21 +116,31 @@ def accept_submitted(connection: Connection, now: int, uploads: Sequence[Accepte
     """Write uploads of submitted builds as `uploads.accept` does, and settle the registered uploads that they are of.
 
     A registered upload that is settled already does not fail any more: only rejections are written of such an upload.
+    Of one that has another file already, nothing is written.
     """
-    wanted = {upload.submission_id for upload in uploads if upload.submission_id is not None}
-    known = _locked(connection, wanted)
-    late = [_comes_too_late(known, upload) for upload in uploads]
-    written = [
-        replace(upload, reports=()) if is_late else upload for upload, is_late in zip(uploads, late, strict=True)
-    ]
+    known = _locked(connection, {upload.submission_id for upload in uploads if upload.submission_id is not None})
+    written: list[AcceptedUpload] = []
+    places: list[int | None] = []  # of each upload in `written`; None: it has another file
+    late: set[int] = set()  # places of those that fail too late
+    for upload in uploads:
+        left = upload
+        submission = known.get(upload.submission_id or 0)
+        if submission is not None and upload.reports:
+            if _has_other_file(submission, upload):
+                places.append(None)
+                continue
+            if submission.state is not SubmissionState.OPEN and not _is_stored(upload):
+                late.add(len(written))
+                left = replace(upload, reports=())
+            else:
+                known[submission.id] = _settle(connection, now, submission, upload)
+        places.append(len(written))
+        written.append(left)
     receipts = accept(connection, now, written)
-    for upload in written:
-        _settle(connection, now, upload, known)
-    nothing = (ReportReceipt.DUPLICATE,)
-    return [
-        replace(receipt, receipts=nothing) if is_late else receipt
-        for receipt, is_late in zip(receipts, late, strict=True)
-    ]
+    for place in late:
+        receipts[place] = replace(receipts[place], receipts=(ReportReceipt.DUPLICATE,))
+    other_file = UploadReceipt(receipts=(), has_other_file=True)
+    return [other_file if place is None else receipts[place] for place in places]
 
 
 def _locked(connection: Connection, ids: set[int]) -> dict[int, Submission]:
@@ -141,22 +151,27 @@ def _locked(connection: Connection, ids: set[int]) -> dict[int, Submission]:
     return {submission.id: submission for submission in found}
 
 
-def _comes_too_late(known: dict[int, Submission], upload: AcceptedUpload) -> bool:
-    submission = known.get(upload.submission_id or 0)
-    fails = any(report.failure is not None for report in upload.reports)
-    return fails and submission is not None and submission.state is not SubmissionState.OPEN
+def _is_stored(upload: AcceptedUpload) -> bool:
+    """Return whether an upload has a report of its file; else it failed."""
+    return any(report.failure is None for report in upload.reports)
 
 
-def _settle(connection: Connection, now: int, upload: AcceptedUpload, known: dict[int, Submission]) -> None:
-    submission = known.get(upload.submission_id or 0)
-    if submission is None or not upload.reports:
-        return
-    stored = next((report.received_sha256 for report in upload.reports if report.failure is None), None)
-    values: dict[str, Any] = {"state": SubmissionState.FAILED}
-    if stored is not None:
-        values = {"state": SubmissionState.STORED, "file_sha256": stored}
+def _has_other_file(submission: Submission, upload: AcceptedUpload) -> bool:
+    """Return whether another file than that of `upload` was stored for the registered upload."""
+    was_stored = submission.state is SubmissionState.STORED
+    return was_stored and _is_stored(upload) and submission.file_sha256 != upload.file_sha256
+
+
+def _settle(connection: Connection, now: int, submission: Submission, upload: AcceptedUpload) -> Submission:
+    """Record how a registered upload ended; return it as it is now, for later uploads of the same commit."""
+    if _is_stored(upload):
+        settled = replace(submission, state=SubmissionState.STORED, file_sha256=upload.file_sha256)
+    else:
+        settled = replace(submission, state=SubmissionState.FAILED)
+    values = {"state": settled.state, "file_sha256": settled.file_sha256}
     connection.execute(update(submissions).where(submissions.c.id == submission.id).values(values))
     _update_awaited(connection, now, submission.build_id)
+    return settled
 
 
 def _update_awaited(connection: Connection, now: int, build_id: int) -> None:

@@ -4,9 +4,11 @@ import asyncio
 import base64
 import gzip
 import hashlib
+import io
 import json
 import re
 import sqlite3
+import zipfile
 from contextlib import asynccontextmanager, closing
 from urllib.parse import urlsplit
 
@@ -269,6 +271,44 @@ async def test_another_file_that_began_to_arrive_first_is_refused_too(client):
     status, text, _ = await slow
     assert (status, error_of(text)[0]) == (412, "PreconditionFailed")
     assert [report["name"] for report in (await client.build())["reports"]] == ["upload-1.xml"]
+
+
+async def test_an_archive_with_the_same_report_and_another_one_is_another_file(client):
+    registered, packed = await client.register(), io.BytesIO()
+    with zipfile.ZipFile(packed, "w") as archive:
+        archive.writestr("same.xml", GOOD)
+        archive.writestr("other.xml", OTHER)
+    await client.stored(registered)
+    status, text, _ = await client.put(registered["presigned_url"], packed.getvalue())
+    assert (status, error_of(text)[0]) == (412, "PreconditionFailed")
+    assert len((await client.build())["reports"]) == 1
+
+    another = await client.register("ci-8")
+    for _ in range(2):
+        await client.stored(another, packed.getvalue())
+    assert len((await client.build("ci-8"))["reports"]) == 2
+
+
+async def test_of_two_files_that_end_to_arrive_at_once_one_is_stored(client):
+    registered = await client.register()
+    began, released = asyncio.Semaphore(0), asyncio.Event()
+
+    async def until_released(body):
+        yield body[:-1]
+        began.release()
+        await released.wait()
+        yield body[-1:]
+
+    def put(body):
+        headers = {"Content-Length": str(len(body))}
+        return asyncio.create_task(client.put(registered["presigned_url"], until_released(body), headers=headers))
+
+    puts = [put(GOOD), put(OTHER)]
+    for _ in puts:
+        await began.acquire()
+    released.set()
+    assert sorted([(await each)[0] for each in puts]) == [200, 412]
+    assert len((await client.build())["reports"]) == 1
 
 
 async def test_a_put_that_failed_is_reported_to_testnod_and_the_run_goes_on(client, sandbox):

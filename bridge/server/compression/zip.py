@@ -15,9 +15,12 @@ from bridge.server.compression.codecs import PIECE_BYTES
 from bridge.server.http.file_names import decode_text
 
 MAX_DIRECTORY_BYTES: Final = 1 << 20  # read into memory at once: 5,000 names of 150 characters
+MAX_EXTRA_BYTES: Final = 4096  # of one member: attributes of files have some dozens, and each is cut off from the rest
 LOCAL_HEADER_BYTES: Final = 30  # at least, before the name and data of a member
 
 DOS: Final = "cp437"  # of names without the UTF-8 flag, as `zipfile` and Western packers read them
+_DIRECTORY: Final = struct.Struct("<4s24x3H12x")  # of each member: magic, and the sizes of name, extra field, comment
+_DIRECTORY_MAGIC: Final = b"PK\x01\x02"
 _UTF_8: Final = 0x800  # the flag
 _UNICODE_PATH: Final = 0x7075  # the extra field of Info-ZIP: version 1, CRC-32 of the name, the name in UTF-8
 _METHODS: Final = frozenset({zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED})  # the others have unbounded output
@@ -29,7 +32,7 @@ def read_zip(file: BinaryIO, what: str) -> Iterator[tuple[str, Iterator[bytes] |
     """Yield name and content of each member; folders and links have the content None.
 
     `what` names the archive in errors. Raise BadReport if it is damaged, encrypted, or contradicts its directory,
-    TooLarge if the directory is larger than MAX_DIRECTORY_BYTES.
+    TooLarge if the directory is larger than MAX_DIRECTORY_BYTES, or an extra field in it than MAX_EXTRA_BYTES.
     """
     try:
         archive = zipfile.ZipFile(_BoundedFile(file, what))
@@ -44,7 +47,10 @@ def read_zip(file: BinaryIO, what: str) -> Iterator[tuple[str, Iterator[bytes] |
 
 
 class _BoundedFile:
-    """Limits each read of `zipfile`, which reads a directory at once whatever size the archive gives for it."""
+    """Limits each read of `zipfile`, which reads a directory at once whatever size the archive gives for it.
+
+    It limits the extra fields of a directory too, because the time for one grows with the square of its size.
+    """
 
     def __init__(self, file: BinaryIO, what: str) -> None:
         self._file = file
@@ -54,6 +60,8 @@ class _BoundedFile:
         data = self._file.read(MAX_DIRECTORY_BYTES + 1 if size < 0 else min(size, MAX_DIRECTORY_BYTES + 1))
         if len(data) > MAX_DIRECTORY_BYTES:
             raise TooLarge(f"{self._what} has too large a directory. Pack only the reports, or use several archives.")
+        if data.startswith(_DIRECTORY_MAGIC) and _longest_extra(data) > MAX_EXTRA_BYTES:
+            raise TooLarge(f"{self._what} has too large an extra field. Pack the reports without their attributes.")
         return data
 
     def seek(self, offset: int, whence: int = 0) -> int:
@@ -71,6 +79,18 @@ class _BoundedFile:
         return True
 
 
+def _longest_extra(directory: bytes) -> int:
+    """Return the size of the longest extra field in the directory of an archive."""
+    longest = start = 0
+    while start + _DIRECTORY.size <= len(directory):
+        magic, name_size, extra_size, comment_size = _DIRECTORY.unpack_from(directory, start)
+        if magic != _DIRECTORY_MAGIC:
+            break
+        longest = max(longest, extra_size)
+        start += _DIRECTORY.size + name_size + extra_size + comment_size
+    return longest
+
+
 def member_name(member: zipfile.ZipInfo) -> str:
     """Return the name; without the UTF-8 flag, packers write it in the encoding of their system."""
     if member.flag_bits & _UTF_8:
@@ -83,10 +103,11 @@ def member_name(member: zipfile.ZipInfo) -> str:
 
 def _unicode_path(extra: bytes, raw: bytes) -> str | None:
     """Return the name of Info-ZIP's extra field, None if there is none or if it belongs to another name."""
+    owned = struct.pack("<BL", 1, zlib.crc32(raw))
     while len(extra) >= 4:
         kind, size = struct.unpack_from("<HH", extra)
         field, extra = extra[4 : 4 + size], extra[4 + size :]
-        if kind == _UNICODE_PATH and field[:5] == struct.pack("<BL", 1, zlib.crc32(raw)):
+        if kind == _UNICODE_PATH and field[:5] == owned:
             return field[5:].decode("utf-8", "replace")
     return None
 

@@ -22,7 +22,7 @@ from bridge.server.http.connections import (
     GuardedConnection,
     too_many_response,
 )
-from bridge.server.http.protocol import Connection
+from bridge.server.http.protocol import Connection, checked
 from bridge.server.http.requests import network_of
 from bridge.server.http.tls import Certificate
 from bridge.telemetry.repeated_lines import log_refusal
@@ -123,6 +123,8 @@ class Listener:
         Raise OSError, which names the host or the address, if the system cannot listen there.
         """
         await self._runner.setup()
+        server = cast(web.Server, self._runner.server)  # set by `setup`
+        server.request_factory = checked(server.request_factory)
         if not self._sockets:
             self._sockets = await self._bind()
         for listening in self._sockets:

@@ -1,11 +1,13 @@
 """aiohttp's protocol of one connection, which counts the bytes of heads and answers malformed requests."""
 
 from collections.abc import Callable
+from http import HTTPStatus
 from typing import Any, Final
 
 import structlog
-from aiohttp import web
+from aiohttp import hdrs, web
 from aiohttp.http_exceptions import InvalidURLError, LineTooLong
+from aiohttp.http_parser import RawRequestMessage
 from aiohttp.streams import EMPTY_PAYLOAD, StreamReader
 
 from bridge.errors import BadParameter, BridgeError
@@ -16,8 +18,13 @@ MAX_HEAD_BYTES: Final = 256 * 1024
 """Of one request line with its headers. IAM tokens are documented up to 100,000 characters, and a request may have two;
 aiohttp limits each of 128 headers, not their sum."""
 
+MAX_SEGMENTS: Final = 256
+"""Of a path. aiohttp looks up each beginning of a path, so that 32,000 slashes would take a tenth of a second."""
+
 TOO_LONG = "The request's first line or one of its headers is too long. Send less in them."
 TOO_LARGE_HEAD = f"The request's headers are larger than {MAX_HEAD_BYTES} bytes together. Send less in them."
+TOO_DEEP = f"The request's path has more than {MAX_SEGMENTS} segments. Send fewer."
+UNKNOWN_EXPECTATION = "The bridge cannot meet this Expect. Send the request without that header."
 BAD_URL = (
     "The request is not well-formed HTTP/1.1: its URL cannot be read, so nothing of it was. "
     "Percent-encode what is not ASCII in it, or send such a value as a form field: curl -F branch=NAME."
@@ -31,6 +38,33 @@ KNOWN_FAULTS = {LineTooLong: TOO_LONG, InvalidURLError: BAD_URL}
 _END_OF_HEAD: Final = b"\r\n\r\n"
 
 _log = structlog.get_logger(__name__)
+
+
+class UnreadableRequest(Exception):
+    """No request can be made of a head: the HTTP status and the text of its answer."""
+
+    def __init__(self, status: int, text: str) -> None:
+        super().__init__(text)
+        self.status = status
+
+
+RequestFactory = Callable[..., web.BaseRequest]
+
+
+def checked(make_request: RequestFactory) -> RequestFactory:
+    """Return aiohttp's factory of requests, which raises UnreadableRequest before a request is routed."""
+
+    def make(message: RawRequestMessage, *args: Any) -> web.BaseRequest:
+        if message.path.partition("?")[0].count("/") > MAX_SEGMENTS:
+            raise UnreadableRequest(400, TOO_DEEP)
+        if message.headers.get(hdrs.EXPECT, "100-continue").lower() != "100-continue":  # RFC 9110, section 10.1.1
+            raise UnreadableRequest(417, UNKNOWN_EXPECTATION)
+        try:
+            return make_request(message, *args)
+        except ValueError as error:  # the host of a URL is no punycode
+            raise UnreadableRequest(400, BAD_URL) from error
+
+    return make
 
 
 class Connection(web.RequestHandler):
@@ -48,8 +82,24 @@ class Connection(web.RequestHandler):
 
     async def start(self) -> None:
         """Serve requests, unless the connection was lost before this began: aiohttp asserts that it was not."""
-        if self._manager is not None:
+        if self._manager is None:
+            return
+        try:
             await super().start()
+        except UnreadableRequest as error:
+            self._refuse(error)
+
+    def _refuse(self, error: UnreadableRequest) -> None:
+        """Answer a request that none can be made of, and close."""
+        transport = self.transport
+        if transport is None or transport.is_closing():
+            return
+        response = failure_response(error.status, BadParameter.code, str(error))
+        request_id = response.headers["X-Request-Id"] = next_request_id()
+        address = self.peername[0] if self.peername else None
+        log_refusal(_log.info, "request_malformed", address=address, fault=str(error), request_id=request_id)
+        transport.write(raw_response(response, HTTPStatus(error.status).phrase))
+        transport.close()
 
     @property
     def head_bytes(self) -> int:
@@ -113,7 +163,9 @@ class Connection(web.RequestHandler):
         exc: BaseException | None = None,
         message: str | None = None,  # noqa: ARG002 -- aiohttp's message repeats the request, tokens included
     ) -> web.StreamResponse:
-        """Return the response to a request that no application can handle."""
+        """Return the response to a request that no application can handle; raise ConnectionError if its client left."""
+        if isinstance(exc, ConnectionError) and self.transport is None:
+            raise exc
         request_id = next_request_id()
         fault = type(exc).__name__
         if status >= 500:
@@ -144,7 +196,8 @@ def mark_verified(request: web.Request, party: str) -> None:
 def raw_response(response: web.Response, reason: str) -> bytes:
     """Return a response as the bytes that end a connection."""
     body = response.body if isinstance(response.body, bytes) else b""
-    fields = {"Content-Type": "application/json; charset=utf-8", "X-Request-Id": next_request_id()}
+    request_id = response.headers.get("X-Request-Id") or next_request_id()
+    fields = {"Content-Type": "application/json; charset=utf-8", "X-Request-Id": request_id}
     fields |= {name: response.headers[name] for name in ("Retry-After",) if name in response.headers}
     fields |= {"Content-Length": str(len(body)), "Connection": "close"}
     lines = [f"HTTP/1.1 {response.status} {reason}", *(f"{name}: {value}" for name, value in fields.items())]

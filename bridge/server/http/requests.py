@@ -24,7 +24,6 @@ from bridge.domain.submission import submitted_build_no
 from bridge.domain.text_format import quote_for_display
 from bridge.errors import BadParameter, TooLarge, Unavailable
 from bridge.server.http.file_names import decode_text
-from bridge.server.http.responses import failure_response, next_request_id
 from bridge.values import dataclass
 
 UPLOAD_PATH = "/v1/report/junit/report/upload"
@@ -287,16 +286,8 @@ MAX_SMALL_SECONDS = 60.0
 _CONTINUED: Final = web.RequestKey("continued", bool)
 
 
-async def handle_expect(request: web.Request) -> web.StreamResponse | None:
-    """Reject every expectation but "100-continue", which `content_of` meets (RFC 9110, section 10.1.1)."""
-    if request.headers[hdrs.EXPECT].lower() == "100-continue":
-        return None
-    response = failure_response(
-        417, BadParameter.code, "The bridge cannot meet this Expect. Send the request without that header."
-    )
-    response.headers["X-Request-Id"] = next_request_id()
-    response.force_close()
-    return response
+async def handle_expect(_request: web.Request) -> None:
+    """Leave "100-continue" to `content_of`. `Connection` answers every other expectation."""
 
 
 async def content_of(request: web.Request) -> StreamReader:

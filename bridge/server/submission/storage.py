@@ -18,9 +18,9 @@ from aiohttp import web
 
 from bridge.domain.build import UploadMetadata
 from bridge.domain.instants import MINUTE, Duration, after, between
-from bridge.domain.intake import AcceptedUpload, ReportReceipt
+from bridge.domain.intake import AcceptedUpload, ReportReceipt, UploadReceipt
 from bridge.domain.routing import InvalidFilePolicy, Route
-from bridge.domain.submission import Submission, SubmissionState, file_name_of
+from bridge.domain.submission import Submission, file_name_of
 from bridge.domain.text_format import rfc3339
 from bridge.errors import BadParameter, BridgeError, TooLarge, Unavailable
 from bridge.server.compression.decompress import DecompressionMemory, MemoryShare
@@ -147,28 +147,35 @@ class Storage:
         route = next((each for each in self.routes if each.name == submission.route), Route(name=submission.route))
         store = self._new_store(submission, route)
         receiver = FileReceiver(store, self.limits, MemoryShare(memory=self.memory, party=submission.caller))
-        digest = hashlib.md5(usedforsecurity=False)  # the ETag of S3
+        digest, etag = hashlib.sha256(), hashlib.md5(usedforsecurity=False)  # S3's ETag is MD5
         try:
             receiver.start(FileStart(file_name_of(submission.id), request.headers.get("Content-Encoding")))
             async for piece in read_body(await content_of(request), max_bytes=self.limits.max_request_size):
                 digest.update(piece)
+                etag.update(piece)
                 await receiver.write(piece)
             await receiver.end()
-            _require_digest(request, digest.digest())
-            # Another PUT to the same URL may have been faster than this one.
-            now_known = await self.database.read(find_submission, submission.id)
-            upload = _upload(request, now_known or submission, store)
+            _require_digest(request, etag.digest())
+            upload = _upload(request, submission, store, file_sha256=digest.hexdigest())
         except BaseException:
             await receiver.discard()
             raise
         with span("commit"):
-            receipts = await commit_upload(self.accept, upload, store)
+            receipts = await commit_upload(self._accept, upload, store)
         self._report(request, upload, receipts)
         if store.reports or route.on_invalid is InvalidFilePolicy.WARN:
-            return web.Response(headers={"ETag": f'"{digest.hexdigest()}"', **_ids(request)})
+            return web.Response(headers={"ETag": f'"{etag.hexdigest()}"', **_ids(request)})
         reason = upload.rejections[0].reason
         is_large = upload.rejections[0].code == TooLarge.code
         raise S3Error(400, "EntityTooLarge" if is_large else "InvalidRequest", reason)
+
+    async def _accept(self, upload: AcceptedUpload) -> UploadReceipt:
+        """Write an upload to the ledger; raise S3Error if the registered upload has another file already."""
+        receipt = await self.accept(upload)
+        if receipt.has_other_file:
+            text = "This upload has another file already. Register one for each file."
+            raise S3Error(412, "PreconditionFailed", text)
+        return receipt
 
     def _new_store(self, submission: Submission, route: Route) -> UploadFileStore:
         source = UploadSource(
@@ -211,8 +218,10 @@ class Storage:
             _log.warning("upload_rejected", code=upload.rejections[0].code, reason=reason, complete=False, **fields)
 
 
-def _upload(request: web.Request, submission: Submission, store: UploadFileStore) -> AcceptedUpload:
-    """Return the upload for the ledger; raise S3Error if the registered upload has another file already.
+def _upload(
+    request: web.Request, submission: Submission, store: UploadFileStore, *, file_sha256: str
+) -> AcceptedUpload:
+    """Return the upload for the ledger; raise S3Error if there is nothing to write.
 
     A rejected file settles the registered upload: TestNod is sent the reason.
     """
@@ -221,9 +230,6 @@ def _upload(request: web.Request, submission: Submission, store: UploadFileStore
             raise S3Error(400, "InvalidRequest", " ".join(store.skipped) or "The file contains no JUnit report.")
         failed = failed_upload(submission, store.rejections[0].reason, request_id=request[REQUEST_ID])
         return _of(replace(failed, rejections=tuple(store.rejections)), request)
-    known = submission.file_sha256 if submission.state is SubmissionState.STORED else None
-    if known is not None and known not in {report.received_sha256 for report in store.reports}:
-        raise S3Error(412, "PreconditionFailed", "This upload has another file already. Register one for each file.")
     return AcceptedUpload(
         job_id=submission.route,
         build_no=submission.build_no,
@@ -236,6 +242,7 @@ def _upload(request: web.Request, submission: Submission, store: UploadFileStore
         reports=tuple(store.reports),
         rejections=tuple(store.rejections),
         submission_id=submission.id,
+        file_sha256=file_sha256,
         trace_context=trace_context(),
     )
 

@@ -22,6 +22,7 @@ DEFAULT_NAME = "report.xml"
 MAX_FIELD_BYTES = 4096  # branches and job names are far shorter; fields stay in memory
 MAX_PLAIN_PARTS = 64  # parts that are not files: five are read, some tools add their own
 MAX_PART_HEADER_BYTES = 8192  # enough for an escaped file name of 4 KB
+MAX_FOLDED_LINES = 128  # of one header: enough for a name of 4 KB that a mail library folds at 76 characters
 MAX_BOUNDARY_BYTES = 256  # RFC 2046 allows 70; some tools use more
 
 
@@ -37,6 +38,18 @@ class _TextField(NamedTuple):
     name: str
     value: bytes
     charset: str | None
+
+
+class _Parser(PushMultipartParser):  # type: ignore[misc]  # the package brings no type marker
+    """Bounds the lines of a folded header: each time, the package copies those before."""
+
+    _folded = 0
+
+    def _on_segment_headerline(self, line: bytes) -> None:
+        self._folded = self._folded + 1 if line[:1] in (b" ", b"\t") else 0
+        if self._folded > MAX_FOLDED_LINES:
+            raise ParserLimitReached("too many lines of one header")
+        super()._on_segment_headerline(line)
 
 
 class UploadForm:
@@ -56,7 +69,7 @@ class UploadForm:
         self._value = b""
         self._texts: list[_TextField] = []
         self._in_file = False
-        self._parser: Any = PushMultipartParser(
+        self._parser: Any = _Parser(
             _boundary(content_type),
             max_header_size=MAX_PART_HEADER_BYTES,
             max_segment_count=max_files + MAX_PLAIN_PARTS,

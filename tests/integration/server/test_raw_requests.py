@@ -5,6 +5,7 @@ import asyncio
 import pytest
 import pytest_asyncio
 
+from bridge.server.http.protocol import MAX_SEGMENTS
 from tests.support.listener import running, say
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -26,9 +27,19 @@ EMPTY_CHUNKS = "0\r\n\r\n"
 
 
 @pytest_asyncio.fixture(loop_scope="module", scope="module")
-async def url(tmp_path_factory):
+async def gateway(tmp_path_factory):
     async with running(tmp_path_factory.mktemp("gateway"), CALLERS) as gateway:
-        yield gateway.server_url
+        yield gateway
+
+
+@pytest.fixture
+def url(gateway):
+    return gateway.server_url
+
+
+@pytest.fixture(params=["server", "admin"])
+def each_url(request, gateway):
+    return getattr(gateway, f"{request.param}_url")
 
 
 def upload(*headers: str, body: str = "", target: str = TARGET) -> str:
@@ -63,6 +74,7 @@ MALFORMED = {
     "a blank in the path": get("/a b"),
     "bytes beyond ASCII in the path": get("/\xff\xfe"),
     "a port out of range": get("http://x:99999/livez"),
+    "a host that is no punycode": get("http://xn--a/livez"),
     "an unknown version": get("/livez", version="9.9"),
     "HTTP/2 without TLS": "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
     "TLS": "\x16\x03\x01\x02\x00\x01\x00\x01",
@@ -160,12 +172,24 @@ async def test_a_url_that_is_not_percent_encoded_is_named(url, encoding):
     assert "Percent-encode what is not ASCII" in answer.json["error_msg"]
 
 
-async def test_another_expectation_than_100_continue_is_refused(url):
-    answer = await say(url, upload("Expect: x", "Content-Length: 0").encode())
+@pytest.mark.parametrize("expectation", ["x", "\xff\xfe"])
+async def test_another_expectation_than_100_continue_is_refused(each_url, expectation):
+    answer = await say(each_url, upload(f"Expect: {expectation}", "Content-Length: 0").encode("latin1"))
 
     assert (answer.status, answer.json["status"]) == (417, "fail")
     assert "x-request-id" in answer.headers
     assert answer.headers["connection"] == "close"
+
+
+@pytest.mark.parametrize("path", ["/", "/a", "/v1/report"])
+async def test_a_path_is_looked_up_only_if_its_segments_are_few(each_url, path):
+    deep = await say(each_url, get(path * (MAX_SEGMENTS + 1)).encode())
+    assert (deep.status, deep.json["error_code"]) == (400, "CB.00060200")
+    assert f"more than {MAX_SEGMENTS} segments" in deep.json["error_msg"]
+    known = await say(each_url, get(path * (MAX_SEGMENTS // path.count("/"))).encode())
+    assert "segments" not in known.json["error_msg"]
+    query = await say(each_url, get(f"/livez?{path * 1000}").encode())
+    assert query.status == 200
 
 
 NEIGHBOURS = {

@@ -2,13 +2,14 @@
 
 import asyncio
 from dataclasses import replace
+from functools import partial
 from hashlib import sha256
 
 import pytest
 from sqlalchemy import select
 
 from bridge.domain.build import DeliveryState, SubmittedRun
-from bridge.domain.intake import AcceptedUpload, ReportReceipt, UploadMetadata
+from bridge.domain.intake import AcceptedUpload, ReportReceipt, UploadMetadata, UploadReceipt
 from bridge.domain.submission import LATE_PUT, NEVER_UPLOADED, URL_LIFETIME, NewSubmission, SubmissionState
 from bridge.store.leases import Claim, claim, read_claimed
 from bridge.store.queries import BuildsQuery, find_build, find_why, list_builds
@@ -54,8 +55,17 @@ def with_file(submission, body=b"<testsuite/>", **values):
         reports=(report(f"upload-{submission.id}.xml", body, dedupe_key=sha256(body).digest()),),
         rejections=(),
         submission_id=submission.id,
+        file_sha256=sha256(body).hexdigest(),
     )
     return replace(upload, **values)
+
+
+def with_file_after(submission):
+    return with_file(submission, b"<other/>")
+
+
+def failed_after(submission):
+    return failed_upload(submission, "timeout", request_id="r3")
 
 
 @pytest.fixture
@@ -148,6 +158,36 @@ async def test_a_file_that_comes_after_the_failure_is_accepted(database, submiss
 
     assert late.receipts == (ReportReceipt.NEW,)
     assert await state_of(database, submission) is SubmissionState.STORED
+
+
+async def test_of_another_file_nothing_is_written(database, submission):
+    await database.write(accept_submitted, with_file(submission))
+    refused = kept_refusal("u.xml", b"<a>")
+    receipt = await database.write(accept_submitted, with_file(submission, b"<other/>", rejections=(refused,)))
+
+    assert receipt == UploadReceipt(receipts=(), has_other_file=True)
+    assert len(await Ledger(database).rows(select(reports.c.id))) == 1
+    assert list((await database.read(find_why, "shop", submission.build_no)).rejections) == []
+
+
+async def test_of_several_files_at_once_one_is_stored(database, submission):
+    files = [with_file(submission, b"<testsuite/>" + b" " * number) for number in range(8)]
+    receipts = await asyncio.gather(*(database.write(accept_submitted, each) for each in files))
+
+    assert sorted(receipt.has_other_file for receipt in receipts) == [False, *[True] * 7]
+    (row,) = await Ledger(database).rows(select(reports.c.received_sha256))
+    assert (await database.read(find_submission, submission.id)).file_sha256 == row.received_sha256
+
+
+@pytest.mark.parametrize("later", [with_file_after, failed_after])
+async def test_a_file_settles_its_registration_for_later_uploads_of_the_same_commit(database, submission, later):
+    uploads = [with_file(submission), later(submission)]
+    first, second = await database.transact(partial(accept_submitted, uploads=uploads))
+
+    assert first.receipts == (ReportReceipt.NEW,)
+    assert ReportReceipt.NEW not in second.receipts
+    assert await state_of(database, submission) is SubmissionState.STORED
+    assert [row.failure for row in await Ledger(database).rows(select(reports.c.failure))] == [None]
 
 
 async def test_rejections_are_recorded_for_the_build_also_if_the_registration_has_failed_already(database, submission):

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from bridge.errors import BadReport, CallerError, TooLarge
 from bridge.server.compression.archives import is_zip
-from bridge.server.compression.zip import MAX_DIRECTORY_BYTES, read_zip
+from bridge.server.compression.zip import MAX_DIRECTORY_BYTES, MAX_EXTRA_BYTES, read_zip
 
 ARRIVED = b"<testsuite/>"
 
@@ -176,6 +176,18 @@ def test_a_directory_is_bounded_before_it_is_read():
     count = MAX_DIRECTORY_BYTES // 46 + 1
     with pytest.raises(TooLarge, match="too large a directory"):
         read(b"PK\x03\x04" + bytes(26) + b"PK\x01\x02".ljust(46, b"\0") * count + end_of(count))
+
+
+@pytest.mark.parametrize("kind", [1234, 0x7075])
+def test_an_extra_field_is_bounded_in_each_member(kind):
+    def members(fields: int) -> bytes:
+        long = zipfile.ZipInfo("b.xml")
+        long.extra = struct.pack("<HH", kind, 0) * fields
+        return zip_of(("a.xml", ARRIVED), (long, ARRIVED))
+
+    assert read(members(MAX_EXTRA_BYTES // 4)) == [("a.xml", ARRIVED), ("b.xml", ARRIVED)]
+    with pytest.raises(TooLarge, match="too large an extra field"):
+        read(members(MAX_EXTRA_BYTES // 4 + 1))
 
 
 def end_of(count: int) -> bytes:

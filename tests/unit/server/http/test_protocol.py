@@ -4,6 +4,7 @@ import asyncio
 import gc
 
 from aiohttp import web
+from structlog.testing import capture_logs
 
 from bridge.server.http.protocol import Connection
 
@@ -36,3 +37,27 @@ async def test_a_connection_that_is_lost_at_once_is_no_error():
     await manager.shutdown()
     gc.collect()  # an exception that was not retrieved is reported when its task is freed
     assert errors == []
+
+
+async def test_a_client_that_leaves_is_no_fault_of_the_gateway():
+    began, ended = asyncio.Event(), asyncio.Event()
+
+    async def read(request):
+        began.set()
+        try:
+            return web.Response(body=await request.read())
+        finally:
+            asyncio.get_running_loop().call_soon(ended.set)
+
+    loop = asyncio.get_running_loop()
+    manager = web.Server(read)
+    server = await loop.create_server(lambda: Connection(manager, loop=loop), "127.0.0.1", 0)
+    with capture_logs() as logs:
+        async with server:
+            _, writer = await asyncio.open_connection(*server.sockets[0].getsockname())
+            writer.write(b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 9\r\n\r\nabc")
+            await began.wait()
+            writer.transport.abort()
+            await ended.wait()
+        await manager.shutdown()
+    assert logs == []

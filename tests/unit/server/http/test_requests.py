@@ -307,6 +307,7 @@ def form_request(path: str, parameters: str = "boundary=x"):
 
 def test_the_parameters_of_a_content_type_cost_nothing_however_many_they_are():
     plain, hostile = form_request("/upload"), form_request("/upload", 'a="' * 1000)
+    resembles_upload_path(form_request("/upload"))  # the first call of a process fills caches
     assert calls_of(lambda: resembles_upload_path(hostile)) <= 1.1 * calls_of(lambda: resembles_upload_path(plain))
     assert media_type(hostile) == "multipart/form-data"
 

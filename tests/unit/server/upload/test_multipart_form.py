@@ -5,7 +5,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bridge.errors import BadParameter, CallerError, TooLarge, UnknownEncoding
-from bridge.server.upload.multipart_form import MAX_FIELD_BYTES, MAX_PLAIN_PARTS, FileStart, UploadForm
+from bridge.server.upload.multipart_form import (
+    MAX_FIELD_BYTES,
+    MAX_FOLDED_LINES,
+    MAX_PLAIN_PARTS,
+    FileStart,
+    UploadForm,
+)
+from tests.support.calls import calls_of
 
 BOUNDARY = "b0undary"
 CONTENT_TYPE = f"multipart/form-data; boundary={BOUNDARY}"
@@ -139,6 +146,19 @@ def test_where_the_network_cuts_the_body_changes_nothing(data):
 )
 def test_a_name_is_data_and_comes_through_as_it_was_sent(disposition, name):
     assert read(part(disposition, b"x") + END)[0] == [(name, b"x")]
+
+
+@pytest.mark.parametrize("blank", [" ", "\t"])
+def test_a_header_may_be_folded_into_some_lines_and_costs_no_more_with_thousands(blank):
+    def folded(lines: int) -> bytes:
+        return part('name="files"; filename="a.xml"', b"x", "X-Folded: a" + f"\r\n{blank}a" * lines) + END
+
+    def is_refused() -> None:
+        with pytest.raises(TooLarge, match="too large a header"):
+            read(folded(20 * MAX_FOLDED_LINES))
+
+    assert read(folded(MAX_FOLDED_LINES))[0] == [("a.xml", b"x")]
+    assert calls_of(is_refused) < 2 * calls_of(lambda: read(folded(MAX_FOLDED_LINES)))
 
 
 def test_a_name_in_gbk_is_legible():
