@@ -127,6 +127,8 @@ class Connection(web.RequestHandler):
 
     def data_received(self, data: bytes) -> None:
         """Parse `data`, and count what of it belongs to a head."""
+        if self._close or self._force_close:  # aiohttp reads nothing more, so the rest of a body is no head
+            return
         requests, body_bytes = self._request_count, self._body.total_bytes
         super().data_received(data)
         if self._request_count != requests and self._messages:
