@@ -169,9 +169,9 @@ def move_back(connection: sa.Connection, now: int, items: Sequence[int]) -> list
     """Subtract each of `items` (microseconds) from every time after `now`; return the numbers of changed builds.
 
     A due time after `now` becomes `now`, because clocks that were ahead by different spans may have written it. For a
-    correct one that is harmless: the build only becomes due earlier. A time that would move before the last time that
-    is not after `now` becomes `now`: another clock has written it, which was less far ahead, and nothing may seem older
-    than it is.
+    correct one that is harmless: the build only becomes due earlier. A time becomes `now` if it is less than half as far
+    ahead, or would move before the last time that is not after `now`: another clock has written it, which was less far
+    ahead, and nothing may seem older than it is.
     """
     return [_move_back(connection, now, by) for by in items]
 
@@ -236,7 +236,8 @@ def _at(column: sa.Column[Any], values: dict[str, int]) -> sa.ColumnElement[int]
     if "now" in values and column.name.endswith(MAY_BE_FUTURE) and column.table is not rejections:
         return sa.case((column + BY > NOW, column + BY), else_=NOW)
     if "now" in values and column.name != "kept_until":  # another clock may have been further ahead, or less
-        return sa.case((column + BY > NOW, NOW), (column + BY < SOUND, NOW), else_=column + BY)
+        less_far = sa.or_(column + BY < SOUND, 2 * (column - NOW) < -BY)
+        return sa.case((sa.or_(column + BY > NOW, less_far), NOW), else_=column + BY)
     return column + BY
 
 

@@ -163,6 +163,22 @@ async def test_what_clocks_that_were_ahead_by_different_spans_wrote_is_not_older
     assert [row.accepted_at for row in rows] == [began, clock.now(), began, clock.now()]
 
 
+async def test_what_the_right_clock_wrote_is_not_older_than_it_is_if_one_far_ahead_is_set_a_little_behind(
+    database, ledger, clock
+):
+    """All rows of a new ledger are after the clock that is behind; one report was given up as 40 days old."""
+    began = clock.now()
+    await ledger.accept(report())
+    clock.set(began + 40 * DAY)
+    await ledger.accept(report(), build_no=2)
+    clock.set(began - MINUTE)
+
+    await database.write(move_back, 40 * DAY + MINUTE)
+
+    rows = await ledger.rows(select(reports.c.accepted_at).order_by(reports.c.id))
+    assert [row.accepted_at for row in rows] == [clock.now(), clock.now()]
+
+
 async def test_what_a_clock_that_was_further_ahead_made_due_is_due_at_once(database, ledger, clock):
     """Three hours ahead, then fifteen minutes: nothing shows the first clock but what it made due."""
     await ledger.accept(report())
