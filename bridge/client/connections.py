@@ -29,6 +29,9 @@ MAX_ADDRESSES: Final = 64
 MAX_WRITE_BYTES: Final = 64 * 1024
 """A body of at most this size is written at once, with its head: a transport buffers as much without a pause."""
 
+END_SECONDS: Final = 5.0
+"""For which a success waits until the body has ended too: its last read may take a moment on a busy machine."""
+
 SCHEMES: Final = ("http", "https")
 BODILESS: Final = frozenset({hdrs.METH_GET, hdrs.METH_HEAD})
 """Methods whose requests have no Content-Length if they have no body."""
@@ -137,6 +140,8 @@ class Connections:
             sending = asyncio.create_task(_send(protocol, head, body, watch))
             try:
                 response = await _receive(protocol, max_answer_bytes, watch)
+                if response.status < 300:  # all has arrived, most probably, and the sender has still to see its end
+                    await asyncio.wait((sending,), timeout=END_SECONDS)
                 if not sending.done():  # the response came before the whole body was sent
                     connection.close()
                 return response

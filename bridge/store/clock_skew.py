@@ -169,9 +169,9 @@ def move_back(connection: sa.Connection, now: int, items: Sequence[int]) -> list
     """Subtract each of `items` (microseconds) from every time after `now`; return the numbers of changed builds.
 
     A due time after `now` becomes `now`, because clocks that were ahead by different spans may have written it. For a
-    correct one that is harmless: the build only becomes due earlier. A time becomes `now` if it is less than half as far
-    ahead, or would move before the last time that is not after `now`: another clock has written it, which was less far
-    ahead, and nothing may seem older than it is.
+    correct one that is harmless: the build only becomes due earlier. A time that is less than half as far ahead, or
+    would move before the last time that is not after `now`, becomes `now` too: another clock has written it, which was
+    less far ahead, and nothing may seem older than it is.
     """
     return [_move_back(connection, now, by) for by in items]
 

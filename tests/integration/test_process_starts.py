@@ -13,6 +13,11 @@ from tests.support.whole import JOB, JUNIT, running_gateway
 NOWHERE = "/nowhere/python"
 
 
+@pytest.fixture(scope="module", autouse=True)
+def children_in_process():
+    """Start real processes."""
+
+
 @pytest.fixture
 async def sandbox():
     async with Sandbox() as sandbox:

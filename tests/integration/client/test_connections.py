@@ -22,6 +22,7 @@ class Peer:
         self.until = until  # awaited before a body is read
         self.requests = []
         self.arrived = asyncio.Event()  # the head of a request
+        self.answered = 0
 
     async def serve(self, reader, writer):
         requests = []
@@ -35,6 +36,7 @@ class Peer:
             requests.append((head, await reader.readexactly(int(lengths[0]) if lengths else 0)))
             writer.write(next(self.answers, OK))
             await writer.drain()
+            self.answered += 1
 
 
 @pytest.fixture
@@ -119,7 +121,10 @@ async def test_a_response_to_head_has_no_body(connections, url_of):
     assert (await call(connections, await url_of(peer.serve), method="HEAD", body=None)).body == b""
 
 
-async def test_a_connection_whose_response_came_before_the_end_of_the_body_is_not_used_again(connections, raw_server):
+async def test_a_connection_whose_response_came_before_the_end_of_the_body_is_not_used_again(
+    connections, raw_server, monkeypatch
+):
+    monkeypatch.setattr(connections_module, "END_SECONDS", 0)
     heads = []
 
     async def serve(reader, writer):
@@ -138,6 +143,29 @@ async def test_a_connection_whose_response_came_before_the_end_of_the_body_is_no
     for _ in range(2):
         assert (await call(connections, url, headers={"Content-Length": "2"}, body=endless())).status == 200
     assert len(heads) == 2
+
+
+async def test_a_success_waits_for_the_end_of_a_body_whose_bytes_have_all_been_sent(connections, url_of):
+    """It came while the last piece was still being counted, so a PUT that had arrived was made again."""
+    peer, counted, ended = Peer(), asyncio.Event(), False
+
+    async def body():
+        nonlocal ended
+        yield b"abc"
+        await counted.wait()
+        ended = True
+
+    url = await url_of(peer.serve)
+    calling = asyncio.create_task(call(connections, url, headers={"Content-Length": "3"}, body=body()))
+    while peer.answered < 1:  # noqa: ASYNC110 -- the peer is in this event loop
+        await asyncio.sleep(0)
+    await asyncio.wait((calling,), timeout=0.05)
+    assert not calling.done()
+    counted.set()
+    assert (await calling).status == 200
+    assert ended
+    await call(connections, url)
+    assert len(peer.requests) == 1  # one connection
 
 
 async def test_a_connection_whose_response_is_too_large_is_not_used_again(connections, url_of):
