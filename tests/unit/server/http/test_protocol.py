@@ -91,7 +91,7 @@ class Recorded(asyncio.Transport):
     """Keeps what is written."""
 
     def __init__(self):
-        super().__init__({"peername": ("127.0.0.1", 9)})
+        super().__init__({"peername": ("127.0.0.1", 0)})
         self.written = b""
 
     def write(self, data):
