@@ -61,7 +61,7 @@ def find(step: str) -> tuple[Any, str, Callable[..., Any]]:
 
 
 def is_in_store(step: str) -> bool:
-    """Tell whether a step may be taken by the ledger's writer, which knows no other rooms."""
+    """Return whether the ledger's writer may take a step: it imports no other package of the bridge."""
     return STEPS[step].startswith(STORE)
 
 

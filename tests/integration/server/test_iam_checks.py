@@ -69,5 +69,6 @@ async def test_every_check_that_has_its_turn_is_sent_to_iam_at_once(tmp_path, ad
         asking = [group.create_task(ask(number)) for number in range(addresses * MAX_OF_ORIGIN)]
         for _ in range(checks):
             await iam.checks.acquire()
+        assert iam.checks.locked()  # and no other is sent
         for each in asking:
             each.cancel()

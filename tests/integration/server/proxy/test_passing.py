@@ -48,7 +48,7 @@ async def test_every_method_goes_on(proxied, build, method):
         b"User-Agent: odd/1.0 (x)",
         b"Cookie: a=b; c",
         b"X-Auth-Token: an-iam-token",
-        b"Authorization: Bearer somebody-elses",
+        b"Authorization: Bearer another-callers",
         b"X-Project-Id: 123",
         b"X-Long: " + b"x" * 100_000,
         b'If-None-Match: W/"a"',

@@ -1,6 +1,5 @@
 """What hostile files cost: work in proportion to their size, whatever they repeat."""
 
-import sys
 import time
 from collections.abc import Callable
 
@@ -8,6 +7,7 @@ import pytest
 
 from bridge.domain.junit import failures, tally
 from bridge.domain.junit.validator import Valid, validate_bytes, validate_source
+from tests.support.calls import calls_of
 
 SIZE = 30_000
 GROWTH = 8  # quadratic work would grow 64 times
@@ -38,22 +38,6 @@ def streamed(data: bytes) -> object:
     return validate_source(lambda: iter((data,)))
 
 
-def calls_of(work: Callable[[bytes], object], data: bytes) -> int:
-    """Count the calls of functions, in Python and in C."""
-    calls = 0
-
-    def count(_frame: object, event: str, _argument: object) -> None:
-        nonlocal calls
-        calls += event in ("call", "c_call")
-
-    sys.setprofile(count)
-    try:
-        work(data)
-    finally:
-        sys.setprofile(None)
-    return calls
-
-
 def cpu_seconds(work: Callable[[bytes], object], data: bytes) -> float:
     def once() -> float:
         began = time.process_time()
@@ -68,7 +52,7 @@ def cpu_seconds(work: Callable[[bytes], object], data: bytes) -> float:
 def test_the_work_for_a_file_grows_as_its_size_does(kind, work):
     small, large = KINDS[kind](SIZE), KINDS[kind](GROWTH * SIZE)
     assert isinstance(work(small), Valid)
-    assert calls_of(work, large) < 1.5 * GROWTH * calls_of(work, small)
+    assert calls_of(lambda: work(large)) < 1.5 * GROWTH * calls_of(lambda: work(small))
     assert cpu_seconds(work, large) < 4 * GROWTH * cpu_seconds(work, small)
 
 
