@@ -239,15 +239,6 @@ MAX_WORDS_CHARACTERS = 256
 """Of a path, in which words are compared. Comparing all words of a long path would take as long as an upload."""
 
 
-def media_type(request: web.Request) -> str:
-    """Return the media type of a request's body in lower case, without its parameters.
-
-    `request.content_type` parses the parameters too. For hostile ones that takes a minute, and blocks the event loop.
-    """
-    stated = request.headers.get(hdrs.CONTENT_TYPE, "").partition(";")[0].strip().lower()
-    return stated or "application/octet-stream"  # RFC 9110, section 8.3
-
-
 def resembles_upload_path(request: web.Request) -> bool:
     """Return whether a request to another path was probably meant to be an upload; CodeArts has no such path.
 
@@ -288,6 +279,15 @@ _CONTINUED: Final = web.RequestKey("continued", bool)
 
 async def handle_expect(_request: web.Request) -> None:
     """Leave "100-continue" to `content_of`. `Connection` answers every other expectation."""
+
+
+def media_type(request: web.Request) -> str:
+    """Return the media type of a request's body in lower case, without its parameters.
+
+    `request.content_type` parses the parameters too. For hostile ones that takes a minute, and blocks the event loop.
+    """
+    stated = request.headers.get(hdrs.CONTENT_TYPE, "").partition(";")[0].strip().lower()
+    return stated or "application/octet-stream"  # RFC 9110, section 8.3
 
 
 async def content_of(request: web.Request) -> StreamReader:

@@ -182,8 +182,8 @@ async def borrowed(engine: AsyncEngine) -> AsyncIterator[AsyncConnection]:
 
     It goes back into the pool only if its transaction has ended and the server has confirmed that. Otherwise it is
     closed at once, without waiting for an answer, and the server undoes what was open. That includes any error of the
-    database, from any statement, and any cancellation: after those the driver's view of the transaction
-    may differ from the server's (a BEGIN or ROLLBACK that fails), and each later use of the connection would fail.
+    database, from any statement, and any cancellation: after those the driver's view of the transaction may differ from
+    the server's (a BEGIN or ROLLBACK that fails), and each later use of the connection would fail.
     """
     async with engine.connect() as connection:
         driver: Any = (await connection.get_raw_connection()).driver_connection
