@@ -156,6 +156,7 @@ async def _worker_config(
         executor=executor,
         clock_verdict=resources.clock_check.check,
         own_faults=resources.own_faults,
+        recent_calls=resources.recent_calls,
         rates=rates,
         poller=resources.poller,
         notices=subscriptions,

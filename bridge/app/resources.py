@@ -41,6 +41,7 @@ from bridge.values import dataclass
 from bridge.worker.background_tasks import BackgroundTasks
 from bridge.worker.clock_skew import LedgerClockCheck
 from bridge.worker.own_faults import OwnFaults
+from bridge.worker.recent_calls import RecentCalls
 from bridge.worker.status_poller import PollerWaker
 
 if TYPE_CHECKING:
@@ -88,6 +89,7 @@ class Resources:
     unproven_bodies: UnprovenBodies = field(default_factory=UnprovenBodies)
     decompression_memory: DecompressionMemory = field(default_factory=DecompressionMemory)
     own_faults: OwnFaults = field(default_factory=OwnFaults)
+    recent_calls: RecentCalls = field(default_factory=RecentCalls)
     poller: PollerWaker = field(default_factory=PollerWaker)
     background: BackgroundTasks = field(default_factory=BackgroundTasks)
     stopping: asyncio.Event = field(default_factory=asyncio.Event)

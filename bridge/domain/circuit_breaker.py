@@ -261,6 +261,7 @@ class CircuitBreakers:
     probing: frozenset[str] = frozenset()
     clock: Verdict = TRUSTED  # on the ledger's clock, by which all these times were read
     rejected_here: frozenset[str] = frozenset()  # breakers whose upstreams reject the credentials of this gateway
+    disturbed_at: Instant | None = None  # the last disturbance of TestNod that this gateway met (disturbance.py)
 
     @classmethod
     def of(cls, breakers: Iterable[CircuitBreaker]) -> "CircuitBreakers":
@@ -318,6 +319,11 @@ class CircuitBreakers:
     def in_outage(self, route: str) -> bool:
         """Return whether the clocks of `route` stand still because a breaker that it needs is open."""
         return any(breaker.is_open for breaker in self._needed_by(route))
+
+    def outage_ended_at(self, route: str, now: Instant) -> Instant:
+        """Return when the last outage ended in which TestNod registered no upload of `route`; EPOCH if none did."""
+        breakers = [self.known[name] for name in (TESTNOD, register_breaker(route)) if name in self.known]
+        return max((min(now, each.outage_ended_at or EPOCH) for each in breakers), default=EPOCH)
 
     def health(self, route: str, now: Instant) -> RouteHealth:
         """Return what the outcome of a call for `route` is judged by at `now`."""

@@ -14,6 +14,7 @@ from bridge.domain.lifecycle.build_result import add_result_suite, record_mismat
 from bridge.domain.lifecycle.context import PlanContext
 from bridge.domain.lifecycle.finalize import next_finalize_step
 from bridge.domain.lifecycle.mirror import add_mirror_deliveries, due_mirror_calls, give_up_mirror_deliveries
+from bridge.domain.lifecycle.replacement import defer_replacement
 from bridge.domain.lifecycle.time_transitions import (
     choose_route_again,
     end_build_without_call,
@@ -39,6 +40,7 @@ TRANSITIONS = (
     follow_settings,
     give_up_deliveries,
     mark_stuck,
+    defer_replacement,
     add_mirror_deliveries,
     give_up_mirror_deliveries,
     record_mismatch,

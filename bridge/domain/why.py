@@ -29,6 +29,7 @@ from bridge.domain.intake import MAX_REJECTIONS, Rejection, unresolved
 from bridge.domain.lifecycle.breaker_signals import CREDENTIALS_REJECTED
 from bridge.domain.lifecycle.build_result import result_is_missing
 from bridge.domain.lifecycle.mirror import mirror_deliveries
+from bridge.domain.lifecycle.replacement import NOT_CALM
 from bridge.domain.outcomes import BuildInfo, NoSuchBuild, PollOutcome
 from bridge.domain.policy import RECORD_TIMEOUT
 from bridge.domain.result_mismatch import compare
@@ -551,6 +552,8 @@ def _wait_for_next_call(build: Build, now: Instant) -> DeliveryWait:
         cause = f"the bridge's own spool has not returned the bytes of a report {failing} ({reason})"
     elif delivery.last_error is None:
         cause = f"nothing has failed so far, {upstream} is called next"
+    elif delivery.last_error == NOT_CALM:
+        cause = clause_or_unknown(NOT_CALM)
     else:
         failed = max(1, delivery.attempts + sum(registration.attempts for registration in _unsettled(build, delivery)))
         error = clause_or_unknown(delivery.last_error)

@@ -74,7 +74,8 @@ class RunFinalizer:
         build_id = finalize.build_id_to_finalize(before, confirm=confirm)
         async with self._slots:
             start = reconciler.start_call()
-            outcome = await self._clients.testnod.finalize(self._clients.token(run.route), build_id)
+            with reconciler.running_call():
+                outcome = await self._clients.testnod.finalize(self._clients.token(run.route), build_id)
         now, health = reconciler.now(), reconciler.health()
         if not confirm:
             changes = finalize.after_finalize(before, outcome, now, policy, health.testnod_outage_us)

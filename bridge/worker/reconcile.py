@@ -6,6 +6,7 @@ A crash, a kill and a stop are one case: the next reconciler reads the same rows
 import asyncio
 from collections import deque
 from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import field, replace
 from functools import cached_property
 from typing import Protocol
@@ -23,6 +24,7 @@ from bridge.domain.changes import AddAttempt, Change, set_delivery, set_registra
 from bridge.domain.circuit_breaker import (
     CODEARTS,
     OPENS_AFTER,
+    TESTNOD,
     CircuitBreaker,
     CircuitBreakers,
     HealthSignal,
@@ -64,6 +66,7 @@ from bridge.worker.build_log import LOGGED_HERE, log_blocked, log_changes, log_d
 from bridge.worker.change_writer import ChangeWriter
 from bridge.worker.notice_faults import events_or_none
 from bridge.worker.own_faults import OwnFaults, credential_digest, unclaimed_routes
+from bridge.worker.recent_calls import RecentCalls
 from bridge.worker.request_rates import RequestRates
 
 SUCCESS_EVERY_US = Duration(60 * SECOND)
@@ -121,6 +124,7 @@ class WorkerConfig:
     newest_breakers: dict[str, CircuitBreaker] = field(default_factory=dict)  # as this process saw them last
     clock_verdict: Callable[[], Verdict] = trusting  # whether the ledger's clock is trusted
     own_faults: OwnFaults = field(default_factory=OwnFaults)
+    recent_calls: RecentCalls = field(default_factory=RecentCalls)  # to TestNod
     rates: RequestRates | None = None  # of CodeArts' APIs
     poller: "Poller | None" = None  # None: each build polls itself
     notices: Subscriptions = NO_SUBSCRIPTIONS  # which events notices tell
@@ -138,6 +142,8 @@ class WorkerConfig:
     ) -> CircuitBreaker:
         """Write and log what a call shows of an upstream, which was `seen` so before; return its breaker."""
         faults, digests = self.own_faults, self.clients.credential_digests
+        if name == TESTNOD:
+            self.recent_calls.record(signal, source, self.clock.steady())
         token = digests.get(name) if faults.shared else None
         before = seen or self.newest_breakers.get(name) or CircuitBreaker(name=name)
         written = BreakerSignal(
@@ -222,6 +228,10 @@ class BuildReconciler:
     def start_call(self, at: Instant | None = None) -> CallStart:
         """Return when a call begins, for `attempt`: now, or `at` by the ledger's clock."""
         return CallStart(at=self.now() if at is None else at, steady=self.config.clock.steady())
+
+    def running_call(self) -> AbstractContextManager[None]:
+        """Return a context in which a call to TestNod counts as running."""
+        return self.config.recent_calls.running(self.config.clock)
 
     def attempt(self, call: CallKind, outcome: object, start: CallStart, *, delivery_id: int = OF_BUILD) -> AddAttempt:
         """Return the record of a call that began then and has ended now."""
@@ -506,8 +516,12 @@ class BuildReconciler:
         )
 
     def _breakers_here(self) -> CircuitBreakers:
-        unusable = self.config.own_faults.unusable(self.config.clients.credential_digests, self.now())
-        return replace(self.breakers, rejected_here=unusable) if unusable else self.breakers
+        now, config = self.now(), self.config
+        unusable = config.own_faults.unusable(config.clients.credential_digests, now)
+        age = config.recent_calls.disturbance_age(config.clock.steady())
+        if age is None and not unusable:  # nearly always
+            return self.breakers
+        return replace(self.breakers, rejected_here=unusable, disturbed_at=None if age is None else Instant(now - age))
 
     def is_left_to_others(self, breaker: str) -> bool:
         """Return whether an upstream rejects the credentials of this gateway, while those of another one work."""

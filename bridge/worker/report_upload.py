@@ -103,7 +103,8 @@ class ReportUploader:
         if run is None:
             return
         start = reconciler.start_call(at=registration.requested_at)
-        outcome = await self._clients.testnod.register(self._clients.token(run.route), run)
+        with reconciler.running_call():
+            outcome = await self._clients.testnod.register(self._clients.token(run.route), run)
         await self._record_registered(reconciler, registration, outcome, start)
         await reconciler.report_upstream_health(of_register(outcome, run.route))
 
@@ -212,12 +213,13 @@ class ReportUploader:
             return
         async with self._slots:
             start = reconciler.start_call()
-            outcome = await self._clients.testnod.upload_failed(
-                self._clients.token(run.route),
-                test_run_id=registration.test_run_id,
-                upload_id=registration.upload_id,
-                failure_message=registration.failure or "the upload did not succeed",
-            )
+            with reconciler.running_call():
+                outcome = await self._clients.testnod.upload_failed(
+                    self._clients.token(run.route),
+                    test_run_id=registration.test_run_id,
+                    upload_id=registration.upload_id,
+                    failure_message=registration.failure or "the upload did not succeed",
+                )
         build, now, policy = reconciler.build, reconciler.now(), reconciler.config.policy
         attempt = reconciler.attempt(CallKind.UPLOAD_FAILED, outcome, start, delivery_id=registration.delivery_id)
         await reconciler.write_changes(*upload.after_upload_failed(build, registration, outcome, now, policy), attempt)

@@ -19,9 +19,11 @@ from bridge.domain.build import (
 )
 from bridge.domain.changes import BumpReportSeq, Change, set_build, set_delivery, set_run
 from bridge.domain.circuit_breaker import RouteHealth, outage_since
-from bridge.domain.instants import EPOCH, MINUTE, ZERO, Instant, after, between
+from bridge.domain.instants import EPOCH, MINUTE, ZERO, Duration, Instant, after, between
+from bridge.domain.lifecycle.context import PlanContext
 from bridge.domain.lifecycle.unreadable_body import DAMAGE_TIMEOUT
 from bridge.domain.policy import Policy
+from bridge.domain.steps import Apply
 from bridge.domain.text_format import clause, counted
 
 MAX_GENERATIONS = 3
@@ -29,6 +31,20 @@ MAX_GENERATIONS = 3
 
 ASK_AGAIN_AFTER = MINUTE
 """If the next run is not opened so soon after the last one was seen pending, TestNod is asked once more."""
+
+CALM_SHARE = 6
+"""A run that replaces another one is sent once TestNod was not disturbed for this part of `polling.confirm_timeout`, ten
+minutes by default. Faults that come and go, like those of a deployment, are over by then, and the build has waited
+longer already."""
+
+MAX_CALM_WAIT = 3
+"""It is sent after this many `polling.confirm_timeout` in any case, three hours by default, so that faults that never
+end delay it no further."""
+
+NOT_CALM = (
+    "TestNod has left calls unanswered of late, so the run that replaces the pending one is not sent yet: "
+    "another lost answer would hold it, too"
+)
 
 
 def lost_registrations(build: Build) -> int:
@@ -124,6 +140,53 @@ def replace_run(build: Build, now: Instant) -> tuple[Change, ...]:
 
 
 _ANSWERED = {"confirm_attempts": 0, "confirm_due_at": EPOCH, "finalize_failing_since": None, "last_error": None}
+
+
+# -- when the next run is sent ---------------------------------------------------------------------------------------
+
+
+def defer_replacement(context: PlanContext) -> Apply | None:
+    """Return later due times for the reports of a run that replaces another one, while TestNod is disturbed.
+
+    Each lost answer costs one of few runs. A run that is held already cannot be lost again, so its rest is sent.
+    An open breaker holds the reports back by itself; the calm begins when it closes.
+    """
+    build, now = context.build, context.now
+    if not may_lose_its_run(build) or context.route is None or context.breakers.in_outage(context.route):
+        return None
+    until = _calm_at(context, context.route)
+    if until <= now:
+        return None
+    in_progress = {registration.delivery_id for registration in build.unsettled()}
+    due = [each for each in context.sendable if each.due_at <= now and each.id not in in_progress]
+    deferred = tuple(set_delivery(delivery, due_at=until, last_error=NOT_CALM) for delivery in due)
+    return Apply("replacement_deferred", deferred) if deferred else None
+
+
+def may_lose_its_run(build: Build) -> bool:
+    """Return whether reports are still to be sent again, in a run that no lost registration holds."""
+    if build.generation == 1 or lost_registrations(build):
+        return False
+    return any(delivery.delivered_at is not None for delivery in build.sendable(DeliveryTarget.TESTNOD))
+
+
+def _calm_at(context: PlanContext, route: str) -> Instant:
+    outage_ended_at = context.breakers.outage_ended_at(route, context.now)
+    disturbed_at = max(outage_ended_at, context.breakers.disturbed_at or EPOCH)
+    calm_at = after(disturbed_at, Duration(context.policy.confirm_timeout // CALM_SHARE))
+    return min(calm_at, _waited_enough_at(context, outage_ended_at))
+
+
+def _waited_enough_at(context: PlanContext, since: Instant = EPOCH) -> Instant:
+    """Return when reports that are sent again wait for calm no longer: since they are pending, or since `since`."""
+    again = (each.pending_since for each in context.sendable if each.delivered_at is not None)
+    since = max(since, min(again, default=EPOCH))
+    return after(since, Duration(MAX_CALM_WAIT * context.policy.confirm_timeout))
+
+
+def leaves_probes_to_others(context: PlanContext) -> bool:
+    """Return whether other builds probe whether TestNod registers: a probe without an answer would cost the run."""
+    return may_lose_its_run(context.build) and not context.wait_until(_waited_enough_at(context))
 
 
 # -- before the next run is opened ---------------------------------------------------------------------------------

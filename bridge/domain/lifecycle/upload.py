@@ -13,7 +13,7 @@ from bridge.domain.instants import EPOCH, HOUR, MINUTE, Duration, Instant, after
 from bridge.domain.job_order import queue_of
 from bridge.domain.lifecycle.breaker_signals import NO_URL
 from bridge.domain.lifecycle.context import PlanContext
-from bridge.domain.lifecycle.replacement import must_ask_again, must_finalize_again
+from bridge.domain.lifecycle.replacement import leaves_probes_to_others, must_ask_again, must_finalize_again
 from bridge.domain.lifecycle.time_transitions import show_failing_call
 from bridge.domain.lifecycle.unreadable_body import retry_unread_put
 from bridge.domain.policy import Policy
@@ -107,8 +107,12 @@ def _wait_in_queue(context: PlanContext) -> bool:
 
 
 def _require_route(context: PlanContext, route: str) -> bool:
-    breakers = (register_breaker(route), storage_breaker(route))
-    return all(context.require_circuit(breaker, may_probe=True) for breaker in breakers)
+    register = register_breaker(route)
+    if context.breakers.open_breaker(register) and leaves_probes_to_others(context):
+        # It does not wait on the breaker, so it is not chosen for a probe. It is due again soon enough.
+        context.wake_times.append(after(context.now, context.policy.retry_max_delay))
+        return False
+    return all(context.require_circuit(breaker, may_probe=True) for breaker in (register, storage_breaker(route)))
 
 
 # -- register ------------------------------------------------------------------------------------------------------
