@@ -33,13 +33,13 @@ ASK_AGAIN_AFTER = MINUTE
 """If the next run is not opened so soon after the last one was seen pending, TestNod is asked once more."""
 
 CALM_SHARE = 6
-"""A run that replaces another one is sent once TestNod was not disturbed for this part of `polling.confirm_timeout`, ten
-minutes by default. Faults that come and go, like those of a deployment, are over by then, and the build has waited
-longer already."""
+"""A run that replaces another one is sent once TestNod was not disturbed for this part of `polling.confirm_timeout`: by
+default for ten minutes. Faults that come and go, like those of a deployment, are over by then, and the build has
+waited longer already."""
 
 MAX_CALM_WAIT = 3
-"""It is sent after this many `polling.confirm_timeout` in any case, three hours by default, so that faults that never
-end delay it no further."""
+"""It is sent after this many `polling.confirm_timeout` in any case, by default after three hours, so that faults that
+never end delay it no further."""
 
 NOT_CALM = (
     "TestNod has left calls unanswered of late, so the run that replaces the pending one is not sent yet: "

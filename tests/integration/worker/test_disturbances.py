@@ -5,8 +5,9 @@ from sqlalchemy import select
 
 from bridge.domain import plan
 from bridge.domain.build import DeliveryState, RegistrationState
+from bridge.domain.disturbance import SLOW_US
 from bridge.domain.lifecycle.replacement import MAX_GENERATIONS, defer_replacement
-from bridge.domain.outcomes import OutcomeUnknown, RunStatus
+from bridge.domain.outcomes import OutcomeUnknown, RunStatus, UrlRejected
 from bridge.store.schema import builds, registrations
 from tests.support.builders import HOUR, MINUTE
 from tests.support.fake_clock import FakeClock
@@ -14,7 +15,7 @@ from tests.support.ledger import report
 from tests.support.worker_play import JOBS, Outside, Play
 
 JOB, OTHER, _ = JOBS
-DISTURBED = ((0, 5), (54, 74), (114, 134))  # minutes from the start, so that each run of the large build falls into one
+DISTURBED = ((0, 5), (54, 74), (114, 134))  # minutes: each run of the large build would be sent in one of them
 REPORTS = 8
 EVERY = 4  # answer of a disturbed TestNod is lost
 
@@ -81,6 +82,48 @@ async def test_runs_that_replace_others_are_sent_between_the_disturbances_and_al
     assert await stuck(play) == []
     assert set(await play.states()) == {DeliveryState.DELIVERED}
     assert max(await lost_generations(play)) < MAX_GENERATIONS
+
+
+class Slow(Outside):
+    """TestNod and its storage, which take long to answer."""
+
+    def __init__(self, clock):
+        super().__init__(clock)
+        self.during = {}  # by call, the age of the last disturbance while it ran
+        self.age = lambda: None
+
+    async def _slowly(self, call):
+        self.clock.advance(SLOW_US)
+        self.during[call] = self.age()
+
+    async def register(self, token, run_parameters):
+        await self._slowly("register")
+        return await super().register(token, run_parameters)
+
+    async def put(self, _url, _chunks, **_):
+        await self._slowly("put")
+        return UrlRejected(message="no")
+
+    async def upload_failed(self, token, **values):
+        await self._slowly("upload_failed")
+        return await super().upload_failed(token, **values)
+
+    async def finalize(self, token, build_id):
+        await self._slowly("finalize")
+        return await super().finalize(token, build_id)
+
+
+async def test_a_call_to_testnod_without_an_answer_is_seen_while_it_runs(backend, tmp_path):
+    clock = FakeClock()
+    async with backend.fresh(clock) as database:
+        play = Play(database, clock, tmp_path, outside=Slow(clock), max_finalize_delay=MINUTE)
+        play.outside.age = lambda: play.config.recent_calls.disturbance_age(clock.steady())
+        await play.ledger.accept(report(), job_id=JOB, build_no=1, complete=True)
+        await play.until(clock.now() + MINUTE)
+        play.outside.put = super(Slow, play.outside).put
+        await play.until(clock.now() + HOUR)
+
+    assert play.outside.during == {"register": 0, "put": None, "upload_failed": 0, "finalize": 0}
 
 
 async def test_without_the_wait_for_calm_runs_are_used_up_and_a_build_is_stuck(play, monkeypatch):
