@@ -155,7 +155,7 @@ def test_a_report_that_came_since_waits_with_them():
     ids=["first run", "late report", "late report of a replaced run", "lost already"],
 )
 def test_no_other_report_waits(build):
-    step = plan(build, NOW, POLICY, disturbed())
+    step = plan(build, NOW, POLICY, disturbed(0, outage_ended(TESTNOD, MINUTE)))
 
     assert isinstance(step, Execute)
     assert isinstance(step.calls[0], Register)
