@@ -39,8 +39,13 @@ class Disturbance:
             case _:
                 return self
 
-    def age(self, began: Iterable[int], now: int) -> Duration | None:
-        """Return how long ago the last disturbance was, None if there was none; `began`: when running calls began."""
+    def age(self, began: Iterable[int], now: int, build_id: int) -> Duration | None:
+        """Return how long ago the last disturbance was for the build `build_id`; None if there was none.
+
+        `began` is when the running calls began. An unexpected response to the build itself is one for it alone.
+        """
         if any(now - at >= SLOW_US for at in began):
             return ZERO
-        return None if self.last_at is None else Duration(max(0, now - self.last_at))
+        own = self.unexpected_at if self.unexpected_build == build_id else None
+        last_at = max((at for at in (self.last_at, own) if at is not None), default=None)
+        return None if last_at is None else Duration(max(0, now - last_at))

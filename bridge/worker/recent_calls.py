@@ -30,6 +30,6 @@ class RecentCalls:
         """Record what a call for the build `build_id` has shown at `at`."""
         self._disturbance = self._disturbance.after_failure(signal, build_id, at)
 
-    def disturbance_age(self, now: int) -> Duration | None:
-        """Return how long ago the last disturbance was; None if there was none."""
-        return self._disturbance.age(self._running.values(), now)
+    def disturbance_age(self, now: int, build_id: int) -> Duration | None:
+        """Return how long ago the last disturbance was for a build; None if there was none."""
+        return self._disturbance.age(self._running.values(), now, build_id)

@@ -519,7 +519,7 @@ class BuildReconciler:
         now, config = self.now(), self.config
         unusable = config.own_faults.unusable(config.clients.credential_digests, now)
         replaces = self.build.generation > 1  # only such a build waits for calm
-        age = config.recent_calls.disturbance_age(config.clock.steady()) if replaces else None
+        age = config.recent_calls.disturbance_age(config.clock.steady(), self.build.id) if replaces else None
         if age is None and not unusable:  # nearly always
             return self.breakers
         return replace(self.breakers, rejected_here=unusable, disturbed_at=None if age is None else Instant(now - age))

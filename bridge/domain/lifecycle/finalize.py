@@ -18,6 +18,7 @@ from bridge.domain.lifecycle.replacement import (
     lost_registrations,
     must_ask_again,
     must_finalize_again,
+    next_ask_at,
     obstacle_to_replacement,
     replace_run,
     set_status,
@@ -208,7 +209,8 @@ def _still_pending(
     if now < over_at or health.clock_doubted or (lost and obstacle is None):  # the latter: the spool is in doubt
         attempts = build.confirm_attempts + 1
         due_at = after(now, _confirm_delay(build, attempts + 1, policy))
-        due_at = min(due_at, over_at) if now < over_at else due_at
+        if now < over_at:
+            due_at = min(due_at, next_ask_at(now, over_at, policy) if lost and obstacle is None else over_at, over_at)
         values = {"confirm_attempts": attempts, "confirm_due_at": due_at, "finalize_failing_since": None}
         return (set_build(**values, last_error=unreadable),)
     held = f"; {counted(lost, 'lost registration')} may hold it" if lost else ""

@@ -37,6 +37,10 @@ CALM_SHARE = 6
 default for ten minutes. Faults that come and go, like those of a deployment, are over by then, and the build has
 waited longer already."""
 
+CALM_CALLS = 5
+"""So often TestNod is asked in that time for the status of the pending run, by default every two minutes: without calls
+of other builds, nothing else would show a disturbance."""
+
 MAX_CALM_WAIT = 3
 """It is sent after this many `polling.confirm_timeout` in any case, by default after three hours, so that faults that
 never end delay it no further."""
@@ -145,6 +149,16 @@ _ANSWERED = {"confirm_attempts": 0, "confirm_due_at": EPOCH, "finalize_failing_s
 # -- when the next run is sent ---------------------------------------------------------------------------------------
 
 
+def calm_us(policy: Policy) -> Duration:
+    """Return how long TestNod must not have been disturbed before a run is sent that replaces another one."""
+    return Duration(policy.confirm_timeout // CALM_SHARE)
+
+
+def next_ask_at(now: Instant, over_at: Instant, policy: Policy) -> Instant:
+    """Return when TestNod is asked at the latest about a run that is replaced at `over_at`: often just before that."""
+    return max(after(over_at, Duration(-calm_us(policy))), after(now, Duration(calm_us(policy) // CALM_CALLS)))
+
+
 def defer_replacement(context: PlanContext) -> Apply | None:
     """Return later due times for the reports of a run that replaces another one, while TestNod is disturbed.
 
@@ -157,6 +171,8 @@ def defer_replacement(context: PlanContext) -> Apply | None:
     until = _calm_at(context, context.route)
     if until <= now:
         return None
+    if is_unopened(build) and build.run_parameters is not None:  # so that next_finalize_step asks about the last run
+        context.wait_until(after(build.run_parameters.chosen_at, Duration(calm_us(context.policy) // CALM_CALLS)))
     in_progress = {registration.delivery_id for registration in build.unsettled()}
     due = [each for each in context.sendable if each.due_at <= now and each.id not in in_progress]
     deferred = tuple(set_delivery(delivery, due_at=until, last_error=NOT_CALM) for delivery in due)
@@ -173,7 +189,7 @@ def may_lose_its_run(build: Build) -> bool:
 def _calm_at(context: PlanContext, route: str) -> Instant:
     outage_ended_at = context.breakers.outage_ended_at(route, context.now)
     disturbed_at = max(outage_ended_at, context.breakers.disturbed_at or EPOCH)
-    calm_at = after(disturbed_at, Duration(context.policy.confirm_timeout // CALM_SHARE))
+    calm_at = after(disturbed_at, calm_us(context.policy))
     return min(calm_at, _waited_enough_at(context, outage_ended_at))
 
 

@@ -117,7 +117,7 @@ async def test_a_call_to_testnod_without_an_answer_is_seen_while_it_runs(backend
     clock = FakeClock()
     async with backend.fresh(clock) as database:
         play = Play(database, clock, tmp_path, outside=Slow(clock), max_finalize_delay=MINUTE)
-        play.outside.age = lambda: play.config.recent_calls.disturbance_age(clock.steady())
+        play.outside.age = lambda: play.config.recent_calls.disturbance_age(clock.steady(), 0)
         await play.ledger.accept(report(), job_id=JOB, build_no=1, complete=True)
         await play.until(clock.now() + MINUTE)
         play.outside.put = super(Slow, play.outside).put

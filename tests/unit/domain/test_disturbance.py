@@ -44,7 +44,10 @@ def test_a_call_without_an_answer_or_unexpected_responses_to_two_builds_are_a_di
         ([(FAILURE, 1, NOW - 7)], [], 7),
         ([(FAILURE, 1, NOW - 7)], [NOW - 1], 7),
         ([(FAILURE, 1, NOW - 7)], [NOW - SLOW_US], 0),
+        ([(UNEXPECTED, 1, NOW - 7)], [], 7),  # to the build that asks
+        ([(UNEXPECTED, 2, NOW - 7)], [], None),
+        ([(FAILURE, 2, NOW - 5), (UNEXPECTED, 1, NOW - 7)], [], 5),
     ],
 )
 def test_a_call_that_has_had_no_answer_for_long_is_one_too(failures, began, age):
-    assert met(*failures).age(began, NOW) == age
+    assert met(*failures).age(began, NOW, 1) == age

@@ -10,12 +10,12 @@ from tests.support.fake_clock import FakeClock
 
 def test_a_failure_is_remembered_with_its_time():
     calls = RecentCalls()
-    assert calls.disturbance_age(5) is None
+    assert calls.disturbance_age(5, 1) is None
 
     calls.record(HealthSignal.FAILURE, 1, 5)
     calls.record(HealthSignal.SUCCESS, 1, 6)
 
-    assert calls.disturbance_age(9) == 4
+    assert calls.disturbance_age(9, 1) == 4
 
 
 def test_a_call_counts_while_it_runs_however_it_ends():
@@ -26,9 +26,9 @@ def test_a_call_counts_while_it_runs_however_it_ends():
             clock.advance(SLOW_US)
             with calls.running(clock):
                 pass
-            raise TimeoutError(calls.disturbance_age(clock.steady()))
+            raise TimeoutError(calls.disturbance_age(clock.steady(), 1))
 
     with pytest.raises(TimeoutError, match=r"^0$"):
         call()
 
-    assert calls.disturbance_age(clock.steady()) is None
+    assert calls.disturbance_age(clock.steady(), 1) is None

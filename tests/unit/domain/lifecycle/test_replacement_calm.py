@@ -6,9 +6,12 @@ import pytest
 
 from bridge.domain.build import Run
 from bridge.domain.changes import apply
-from bridge.domain.circuit_breaker import TESTNOD, CircuitBreaker, register_breaker, storage_breaker
-from bridge.domain.lifecycle.replacement import CALM_SHARE, MAX_CALM_WAIT, NOT_CALM
+from bridge.domain.circuit_breaker import TESTNOD, CircuitBreaker, RouteHealth, register_breaker, storage_breaker
+from bridge.domain.lifecycle.finalize import after_confirm
+from bridge.domain.lifecycle.replacement import CALM_CALLS, CALM_SHARE, MAX_CALM_WAIT, NOT_CALM
+from bridge.domain.outcomes import RunStatus
 from bridge.domain.plan import plan
+from bridge.domain.retry import backoff_us
 from bridge.domain.steps import Apply, Execute, Finalize, Probe, Put, Register, Wait
 from bridge.domain.why import delivery_wait
 from tests.support.builders import (
@@ -24,6 +27,7 @@ from tests.support.builders import (
     delivered,
     ended,
     failure_unreported,
+    finalized,
     lost,
     opened,
     pending,
@@ -32,6 +36,7 @@ from tests.support.builders import (
 )
 
 CALM, LONGEST = POLICY.confirm_timeout // CALM_SHARE, MAX_CALM_WAIT * POLICY.confirm_timeout
+ASK = CALM // CALM_CALLS
 REGISTER = register_breaker(ROUTE)
 SECOND_RUN = Run(test_run_id="run-2", test_run_url="", opened_at=NOW, generation=2)
 OLD = (stored(1, 1), lost(2, 2), stored(3, 2))  # of the run that was given up
@@ -114,8 +119,33 @@ def test_what_was_deferred_is_due_then_and_testnod_is_asked_about_the_last_run_f
     step = plan(build, NOW, POLICY, disturbed())
     build = apply(build, step.changes)
 
-    assert plan(build, NOW, POLICY, disturbed()) == Wait(until=NOW + CALM)
-    assert plan(build, NOW + CALM, POLICY, disturbed()) == Execute((Finalize(confirm=True),))
+    assert plan(build, NOW, POLICY, breakers()) == Wait(until=NOW + CALM)
+    assert plan(build, NOW + CALM, POLICY, breakers()) == Execute((Finalize(confirm=True),))
+
+
+def test_meanwhile_testnod_is_asked_about_the_last_run_often():
+    build = replacing()
+    build = apply(build, plan(build, NOW, POLICY, disturbed()).changes)
+
+    assert plan(build, NOW, POLICY, disturbed()) == Wait(until=NOW + ASK)
+    assert plan(build, NOW + ASK, POLICY, disturbed()) == Execute((Finalize(confirm=True),))
+
+
+@pytest.mark.parametrize(
+    ("left", "asks_in"),
+    [(HOUR, None), (2 * CALM, CALM), (CALM + ASK // 2, ASK), (CALM, ASK), (ASK // 2, ASK // 2)],
+    ids=["as usual", "once its calm must begin", "often by then", "often", "at the end"],
+)
+def test_before_a_run_is_replaced_testnod_is_asked_often_whether_it_answers(left, asks_in):
+    attempts = 0 if left == HOUR else 20  # asked so often before that the next time would be far away
+    values = {"confirm_until": NOW + left, "confirm_due_at": NOW, "confirm_attempts": attempts}
+    build = finalized(delivered(1), *OLD, **values, runs=(replace(RUN, status="pending"),))
+    policy = replace(POLICY, retry_max_delay=24 * HOUR)
+
+    after = apply(build, after_confirm(build, RunStatus(status="pending"), NOW, policy, RouteHealth(total_outage_us=0)))
+
+    usual = backoff_us(policy, attempts + 2, f"confirm/{build.id}")
+    assert after.confirm_due_at - NOW == (asks_in or usual)
 
 
 def test_what_is_deferred_or_backed_off_already_is_left_as_it_is():
