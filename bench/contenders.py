@@ -1,4 +1,4 @@
-"""The four servers under comparison, and how each is started.
+"""The servers under comparison, and how each is started.
 
 The gateway validates, requires a token and writes to SQLite with synchronous=FULL. Nothing listens at its TestNod
 address, so its circuit breaker opens after five seconds of failed calls, and nothing is delivered.
@@ -18,6 +18,7 @@ HERE = Path(__file__).parent
 ROOT = HERE.parent
 
 GATEWAY, FORM, SINK, PROTOTYPE = "gateway", "Starlette form", "aiohttp sink", "bare prototype"
+NAIVE = "naive bridge"
 NO_TELEMETRY, TRACES = "no telemetry", "with traces"
 OTHER = "against"  # begins the name of another commit's gateway
 
@@ -139,6 +140,11 @@ def sink_server(folder: Path) -> ServerProcess:
 def prototype_server(folder: Path) -> ServerProcess:
     """Return the bare prototype; with log and ledger in `folder`."""
     return _script(PROTOTYPE, "prototype_server.py", folder, os.fspath(folder / "prototype.db"))
+
+
+def naive_server(folder: Path, token: str, upstream: str = "") -> ServerProcess:
+    """Return the naive bridge; with log and ledger in `folder`. Without the URL of an upstream, it only accepts."""
+    return _script(NAIVE, "naive_bridge.py", folder, os.fspath(folder / "naive.db"), upstream, token)
 
 
 def _script(name: str, script: str, folder: Path, *arguments: str) -> ServerProcess:

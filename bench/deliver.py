@@ -23,7 +23,16 @@ from statistics import median
 from typing import Any
 
 import asyncpg
-from contenders import HERE, ROOT, Telemetry, checkout, collector_server, settings_are_old, telemetry_variants
+from contenders import (
+    HERE,
+    ROOT,
+    Telemetry,
+    checkout,
+    collector_server,
+    naive_server,
+    settings_are_old,
+    telemetry_variants,
+)
 from intake import FOLDER, ROUNDS, heading, print_telemetry, run_client, share_cores
 from processes import ServerProcess, free_port
 from surroundings import surroundings
@@ -39,7 +48,7 @@ FILES_OF_ONE, DELAY_OF_ONE, GRACE_SECONDS = 20, 0.1, 0.1  # with --latency: one 
 WAIT_SECONDS = 120.0
 LARGE_SECONDS = 900.0
 CONNECTIONS = 8
-NAIVE, NOW = "naive bridge", "gateway"
+NOW = "gateway"
 
 SETTINGS = """
 [server]
@@ -172,10 +181,7 @@ def counts_of(port: int) -> Counter[str]:
 
 def naive_bridge(folder: Path, token: str, upstream: int) -> tuple[ServerProcess, Counts]:
     """Return the naive bridge; its commits are not counted."""
-    port = free_port()
-    script, ledger = os.fspath(HERE / "naive_bridge.py"), os.fspath(folder / "naive.db")
-    command = [sys.executable, script, str(port), ledger, f"http://127.0.0.1:{upstream}", token]
-    return ServerProcess(NAIVE, command, port=port, folder=ROOT, log=folder / "naive.log"), Counter
+    return naive_server(folder, token, f"http://127.0.0.1:{upstream}"), Counter
 
 
 def finalized(port: int, *, runs: int = 0, stored: int = 0, seconds: float = WAIT_SECONDS) -> dict[str, Any]:

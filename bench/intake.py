@@ -23,6 +23,7 @@ from contenders import (
     FORM,
     GATEWAY,
     HERE,
+    NAIVE,
     NO_TELEMETRY,
     OTHER,
     PROTOTYPE,
@@ -32,6 +33,7 @@ from contenders import (
     collector_server,
     form_server,
     gateway,
+    naive_server,
     prototype_server,
     sink_server,
     telemetry_variants,
@@ -47,6 +49,7 @@ BUILDS = 2  # for each connection in one round: 1,280 reports, a second or two
 ROUNDS = 5
 CASES = (60, 230)
 TARGET_OF_FORM = 0.7
+TARGET_OF_NAIVE = 4
 TELEMETRY_TARGETS = {GATEWAY: 0.97, TRACES: 0.9}
 LIMIT_MEMORY_BYTES = 150 * MIB
 IDLE_BUILDS = 10  # 200 reports, one at a time
@@ -107,6 +110,7 @@ class Bench:
                 *([gateway(folder / "other", self._token, root=self._other)] if self._other else []),
                 form_server(folder),
                 prototype_server(folder),
+                naive_server(folder, self._token),
                 sink_server(folder),
             ]
             figures = self._measure(servers, cases, ends)
@@ -250,6 +254,9 @@ def print_figures(figures: dict[str, Figures]) -> None:
         f"  gateway to {FORM}: {of_form:.2f}, target {TARGET_OF_FORM}: {verdict}; to {PROTOTYPE}: {of_prototype:.2f}, "
         f"to {SINK}: {of_sink:.2f}; {PROTOTYPE} to {FORM}: {figures[PROTOTYPE].rate / figures[FORM].rate:.2f}"
     )
+    of_naive = figures[GATEWAY].rate / figures[NAIVE].rate
+    verdict = reached(of_naive >= TARGET_OF_NAIVE)
+    print(f"  gateway to {NAIVE}: {of_naive:.2f}, target {TARGET_OF_NAIVE}: {verdict}")
 
 
 def print_telemetry(figures: Mapping[str, tuple[Sequence[float], Sequence[float]]]) -> None:

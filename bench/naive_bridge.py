@@ -43,7 +43,7 @@ class Build(Base):
 
 
 class NaiveBridge:
-    """Accepts, registers, uploads, polls and finalizes."""
+    """Accepts, registers, uploads, polls and finalizes; without an upstream it only accepts."""
 
     def __init__(self, path: str, upstream: str, token: str) -> None:
         self.engine = create_async_engine(f"sqlite+aiosqlite:///{path}")
@@ -75,9 +75,10 @@ class NaiveBridge:
                 session.add(Build(key=build))
             session.add_all(reports)
             await session.commit()
-        deliveries = [self._spawn(self._deliver(report.id, build)) for report in reports]
-        if is_new:
-            self._spawn(self._finish(build, job_id, build_no, deliveries))
+        if self.upstream:
+            deliveries = [self._spawn(self._deliver(report.id, build)) for report in reports]
+            if is_new:
+                self._spawn(self._finish(build, job_id, build_no, deliveries))
         tests = sum(report.tests for report in reports)
         return {"status": "success", "result": f"{len(reports)} reports, {tests} tests", "error": None}
 
@@ -128,7 +129,7 @@ def _durable(connection: object, _record: object) -> None:
 
 
 def main() -> None:
-    """Serve on the port of the first argument; ledger, upstream and token follow."""
+    """Serve on the port of the first argument; ledger, upstream (empty for none) and token follow."""
     bridge = NaiveBridge(sys.argv[2], sys.argv[3], sys.argv[4])
     app = FastAPI(on_startup=[bridge.start])
     app.post("/v1/report/junit/report/upload")(bridge.accept)
