@@ -49,9 +49,9 @@ from bridge.store.retention import routes_in_use
 from bridge.store.signature_uses import record_signature_uses
 from bridge.values import dataclass
 from bridge.worker.call_executor import UpstreamCallExecutor
+from bridge.worker.config import UpstreamClients, WorkerConfig
 from bridge.worker.delivery_slots import DeliverySlots
 from bridge.worker.notices import NoticeConfig
-from bridge.worker.reconcile import UpstreamClients, WorkerConfig
 from bridge.worker.request_rates import RequestRates
 
 

@@ -41,9 +41,10 @@ from bridge.worker.blob_reader import BlobReader, pieces_of, release_bodies, rel
 from bridge.worker.build_status import BuildStatusFetcher
 from bridge.worker.call_slots import CallSlots
 from bridge.worker.code_check import CodeCheckFetcher
+from bridge.worker.config import UpstreamClients
 from bridge.worker.delivery_slots import DeliverySlots
 from bridge.worker.mirror_upload import MirrorUploader
-from bridge.worker.reconcile import BuildReconciler, UpstreamClients
+from bridge.worker.reconcile import BuildReconciler
 from bridge.worker.report_upload import ReportUploader
 from bridge.worker.request_rates import RequestRates
 

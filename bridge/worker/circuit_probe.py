@@ -36,7 +36,7 @@ from bridge.store.circuit_breakers import (
 )
 from bridge.store.engine.base import Database
 from bridge.store.retention import routes_in_use
-from bridge.worker.reconcile import WorkerConfig, log_breaker_change
+from bridge.worker.config import WorkerConfig, log_breaker_change
 
 REMOVED_ROUTES_INTERVAL_US = Duration(60 * SECOND)
 """A reconciler with former settings, or another gateway, may close the breaker of a removed route once more."""

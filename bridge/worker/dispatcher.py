@@ -24,8 +24,9 @@ from bridge.store.leases import (
     release,
     to_leased_build,
 )
+from bridge.worker.config import WorkerConfig
 from bridge.worker.notice_faults import events_or_none
-from bridge.worker.reconcile import BuildReconciler, WorkerConfig
+from bridge.worker.reconcile import BuildReconciler
 
 MAX_RECONCILERS = 64
 """Builds reconciled at once: more than calls to TestNod at once, so that polls of a slow host delay no upload."""

@@ -5,42 +5,22 @@ A crash, a kill and a stop are one case: the next reconciler reads the same rows
 
 import asyncio
 from collections import deque
-from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Coroutine, Iterable
 from contextlib import AbstractContextManager
-from dataclasses import field, replace
-from functools import cached_property
-from typing import Protocol
+from dataclasses import replace
 
 import structlog
-from pydantic import SecretStr
 
-from bridge.client.codearts import CodeArts, CodeArtsCheck, CodeArtsReports
-from bridge.client.presigned_put import PresignedUploader
-from bridge.client.testnod import TestNod
-from bridge.clock import Clock
 from bridge.domain.attempts import OF_BUILD, CallKind, new_attempt
 from bridge.domain.build import Build, BuildState, Delivery, DeliveryState, RegistrationState
 from bridge.domain.changes import AddAttempt, Change, set_delivery, set_registration
-from bridge.domain.circuit_breaker import (
-    CODEARTS,
-    OPENS_AFTER,
-    TESTNOD,
-    CircuitBreaker,
-    CircuitBreakers,
-    HealthSignal,
-    RouteHealth,
-    probe_delay_us,
-    route_breaker,
-)
-from bridge.domain.clock_trust import Verdict, trusting
+from bridge.domain.circuit_breaker import CircuitBreaker, CircuitBreakers, HealthSignal, RouteHealth, probe_delay_us
 from bridge.domain.instants import SECOND, ZERO, Duration, Instant, after
 from bridge.domain.job_order import wakes_next_build
 from bridge.domain.lifecycle.breaker_signals import Signals
 from bridge.domain.lifecycle.context import route_of
 from bridge.domain.notice_events import Block, events_of_block
-from bridge.domain.notices import NO_SUBSCRIPTIONS, Subscriptions
 from bridge.domain.plan import plan
-from bridge.domain.policy import Policy
 from bridge.domain.steps import (
     BACKGROUND_CALLS,
     REPEATABLE_CALLS,
@@ -55,8 +35,7 @@ from bridge.domain.steps import (
     Wait,
 )
 from bridge.errors import LeaseLost, Unavailable
-from bridge.store.circuit_breakers import BreakerSignal, all_breakers, apply_breaker_signals, take_probe
-from bridge.store.engine.base import Database
+from bridge.store.circuit_breakers import all_breakers, take_probe
 from bridge.store.fenced_writes import has_ids
 from bridge.store.leases import LeasedBuild, Marks, Release, Renewal, read_marks, read_newer, renew
 from bridge.store.retention import BodyRelease
@@ -64,15 +43,11 @@ from bridge.telemetry.traces import TRACE_ID
 from bridge.values import dataclass
 from bridge.worker.build_log import LOGGED_HERE, log_blocked, log_changes, log_deliveries
 from bridge.worker.change_writer import ChangeWriter
+from bridge.worker.config import CallExecutor, WorkerConfig
 from bridge.worker.notice_faults import events_or_none
-from bridge.worker.own_faults import OwnFaults, credential_digest, unclaimed_routes
-from bridge.worker.recent_calls import RecentCalls
-from bridge.worker.request_rates import RequestRates
 
 SUCCESS_EVERY_US = Duration(60 * SECOND)
 """A success of a healthy upstream is written this often: only its age is ever read."""
-
-NO_CREDENTIALS = SecretStr("")
 
 MAX_STEPS = 40  # then the build goes to the end of the queue, so that builds take fair turns
 LARGE_BUILD = 500  # reports: to read them takes as long as to deliver several
@@ -83,88 +58,6 @@ RENEWALS_PER_LEASE = 3  # two may fail before the lease is lost
 CLOCK_STEP_WAIT_US = SECOND  # until the ledger's times are corrected after a step of its clock
 
 log = structlog.get_logger(__name__)
-
-
-@dataclass(frozen=True, kw_only=True)
-class UpstreamClients:
-    """The clients of all upstreams, None if an upstream is not configured, and each route's project token."""
-
-    testnod: TestNod
-    storage: PresignedUploader
-    codearts: CodeArts | None
-    check: CodeArtsCheck | None
-    reports: CodeArtsReports | None  # set if `codearts` is
-    project_tokens: Mapping[str, SecretStr]
-    codearts_credentials: SecretStr = NO_CREDENTIALS  # all of them as one text, to tell gateways apart
-
-    def token(self, route: str) -> str:
-        """Return the project token of `route` for the one call that sends it."""
-        return self.project_tokens[route].get_secret_value()
-
-    @cached_property
-    def credential_digests(self) -> Mapping[str, str]:
-        """What stands in the ledger for the credentials in which gateways may differ, by breaker."""
-        tokens = {route_breaker(route): self.token(route) for route in self.project_tokens}
-        credentials = {**tokens, CODEARTS: self.codearts_credentials.get_secret_value()}
-        return {name: credential_digest(name, credential) for name, credential in credentials.items()}
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class WorkerConfig:
-    """What the worker uses until the next reload. A reconciler keeps the one it began with."""
-
-    database: Database
-    clock: Clock
-    stopping: asyncio.Event  # once set, the step in flight ends and no other begins
-    policy: Policy
-    lease_us: int
-    routes: tuple[str, ...]  # names of the routes that builds may wait in, sorted
-    clients: UpstreamClients
-    executor: "CallExecutor"
-    newest_breakers: dict[str, CircuitBreaker] = field(default_factory=dict)  # as this process saw them last
-    clock_verdict: Callable[[], Verdict] = trusting  # whether the ledger's clock is trusted
-    own_faults: OwnFaults = field(default_factory=OwnFaults)
-    recent_calls: RecentCalls = field(default_factory=RecentCalls)  # to TestNod
-    rates: RequestRates | None = None  # of CodeArts' APIs
-    poller: "Poller | None" = None  # None: each build polls itself
-    notices: Subscriptions = NO_SUBSCRIPTIONS  # which events notices tell
-
-    def unclaimed_routes(self) -> set[str]:
-        """Return the routes whose builds are left to other gateways of the ledger."""
-        faults, served = self.own_faults, (route.name for route in self.policy.routes)
-        if not faults.shared:
-            return set()
-        rejected = faults.rejected(self.clients.credential_digests)
-        return unclaimed_routes(self.routes, served, rejected, self.newest_breakers)
-
-    async def send_signal(
-        self, name: str, signal: HealthSignal, reason: str, source: int, seen: CircuitBreaker | None = None
-    ) -> CircuitBreaker:
-        """Write and log what a call shows of an upstream, which was `seen` so before; return its breaker."""
-        faults, digests = self.own_faults, self.clients.credential_digests
-        if name == TESTNOD:
-            self.recent_calls.record(signal, source, self.clock.steady())
-        token = digests.get(name) if faults.shared else None
-        before = seen or self.newest_breakers.get(name) or CircuitBreaker(name=name)
-        written = BreakerSignal(
-            breaker=name,
-            signal=signal,
-            reason=reason,
-            source=source,
-            probe_delay_us=self.policy.retry_initial_delay,
-            max_finalize_delay_us=self.policy.max_finalize_delay,
-            token=token,
-        )
-        if signal is HealthSignal.SUCCESS:
-            faults.accept(name)
-        breaker = await self.database.write(apply_breaker_signals, written)
-        self.newest_breakers[name] = breaker
-        if token is not None and signal is HealthSignal.TRIP:
-            if not breaker.is_open and name not in faults.rejected(digests):
-                log.warning("credential_rejected", upstream=name, reason=reason)
-            faults.reject(name, token, reason, self.database.now())
-        log_breaker_change(before, breaker)
-        return breaker
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -250,7 +143,7 @@ class BuildReconciler:
 
     # -- steps ---------------------------------------------------------------------------------------------------
 
-    async def run(self, executor: "CallExecutor", beat: Callable[[], None] = lambda: None) -> None:
+    async def run(self, executor: CallExecutor, beat: Callable[[], None] = lambda: None) -> None:
         """Execute steps until none is due; raise LeaseLost if another worker owns the build.
 
         `beat` is called after each call, so that the task does not seem to hang while all slots are taken.
@@ -262,7 +155,7 @@ class BuildReconciler:
             renewal.cancel()
         await self._release(end)
 
-    async def _execute_steps(self, executor: "CallExecutor") -> Wait:
+    async def _execute_steps(self, executor: CallExecutor) -> Wait:
         just_read = True
         for _ in range(MAX_STEPS):
             if self.config.stopping.is_set():
@@ -347,7 +240,7 @@ class BuildReconciler:
             await config.clock.wait(config.stopping, config.clock.now() + UPLOAD_CHECK_US)
         return marks
 
-    async def _make_calls(self, calls: tuple[UpstreamCall, ...], executor: "CallExecutor") -> None:
+    async def _make_calls(self, calls: tuple[UpstreamCall, ...], executor: CallExecutor) -> None:
         uploads: deque[UpstreamCall] = deque(call for call in calls if isinstance(call, UPLOAD_CALLS))
         if self._writer.is_ahead and not all(isinstance(call, (*REPEATABLE_CALLS, Register)) for call in calls):
             await self.write_changes()
@@ -380,7 +273,7 @@ class BuildReconciler:
     async def _make_uploads(
         self,
         calls: deque[UpstreamCall],
-        executor: "CallExecutor",
+        executor: CallExecutor,
         until: int,
         *,
         follows: bool,
@@ -564,31 +457,3 @@ class BuildReconciler:
 
     def _lease_lost(self) -> LeaseLost:
         return LeaseLost(f"The lease of build {self.build.job_id}/{self.build.build_no} could not be renewed.")
-
-
-def log_breaker_change(before: CircuitBreaker, after: CircuitBreaker) -> None:
-    """Log a breaker that opened or closed, with the reason why it opened, and an upstream that fails repeatedly."""
-    if not before.is_open and after.is_open:
-        log.warning("breaker_opened", upstream=after.name, reason=after.reason)
-    elif before.is_open and not after.is_open:
-        log.info("breaker_closed", upstream=after.name, reason=before.reason)
-    elif after.opened_at is None and before.failures < OPENS_AFTER <= after.failures:
-        log.warning("upstream_failing", upstream=after.name, reason=after.reason, failures=after.failures)
-
-
-class Poller(Protocol):
-    """Chooses which build is polled (`worker/status_poller.py`)."""
-
-    def wake(self, job_id: str) -> None:
-        """Look at the open builds of a job now."""
-
-
-class CallExecutor(Protocol):
-    """Makes the calls of a step (`worker/call_executor.py`)."""
-
-    @property
-    def free_slots(self) -> int:
-        """Return how many more calls to TestNod and its storage could be made now."""
-
-    def make(self, call: UpstreamCall, reconciler: BuildReconciler) -> Coroutine[object, object, UpstreamCall | None]:
-        """Make one call and record its outcome; return the call that may follow it at once."""

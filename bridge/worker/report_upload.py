@@ -34,8 +34,9 @@ from bridge.store.retention import BodyLocation, unlink_corrupt_body
 from bridge.telemetry.metrics import Metrics
 from bridge.worker.background_tasks import BackgroundTasks, retry_write, write_with_retry
 from bridge.worker.blob_reader import BlobReader, BodyLocations, release_bodies
+from bridge.worker.config import UpstreamClients
 from bridge.worker.delivery_slots import DeliverySlots
-from bridge.worker.reconcile import BuildReconciler, CallStart, UpstreamClients
+from bridge.worker.reconcile import BuildReconciler, CallStart
 
 BUSY_US = SECOND
 GONE = "The report's bytes are gone. Send the report again from CI."

@@ -47,7 +47,7 @@ from bridge.store.open_builds import (
 from bridge.store.request_rates import QuestionClaim, asked_since, claim_questions
 from bridge.values import dataclass
 from bridge.worker.build_lists import ListFetcher, ProjectJobs
-from bridge.worker.reconcile import WorkerConfig
+from bridge.worker.config import WorkerConfig
 from bridge.worker.request_rates import RequestRates
 
 LOOK_INTERVAL = SECOND

@@ -39,8 +39,9 @@ from bridge.telemetry.metrics import Metrics
 from bridge.worker.background_tasks import BackgroundTasks
 from bridge.worker.call_executor import UpstreamCallExecutor
 from bridge.worker.circuit_probe import CircuitProber
+from bridge.worker.config import UpstreamClients, WorkerConfig
 from bridge.worker.delivery_slots import DeliverySlots
-from bridge.worker.reconcile import BuildReconciler, UpstreamClients, WorkerConfig
+from bridge.worker.reconcile import BuildReconciler
 from bridge.worker.request_rates import RequestRates
 from tests.support.builders import HOUR, MINUTE, POLICY
 from tests.support.fake_clock import FakeClock

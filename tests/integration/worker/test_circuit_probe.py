@@ -18,7 +18,7 @@ from bridge.domain.circuit_breaker import (
 from bridge.domain.routing import Route
 from bridge.store.circuit_breakers import BreakerSignal, all_breakers, apply_breaker_signals
 from bridge.worker.circuit_probe import trip_breakers_of_removed_routes
-from bridge.worker.reconcile import log_breaker_change
+from bridge.worker.config import log_breaker_change
 from tests.support.builders import POLICY, ROUTE
 from tests.support.ledger import report
 

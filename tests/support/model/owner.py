@@ -21,8 +21,9 @@ from bridge.worker.background_tasks import BackgroundTasks
 from bridge.worker.call_executor import UpstreamCallExecutor
 from bridge.worker.circuit_probe import CircuitProber
 from bridge.worker.cleanup import Cleanup
+from bridge.worker.config import UpstreamClients, WorkerConfig
 from bridge.worker.delivery_slots import DeliverySlots
-from bridge.worker.reconcile import BuildReconciler, UpstreamClients, WorkerConfig
+from bridge.worker.reconcile import BuildReconciler
 from bridge.worker.request_rates import RequestRates
 from tests.support.builders import HOUR, ROUTE
 from tests.support.fake_clock import FakeClock
