@@ -1,6 +1,5 @@
 """A whole gateway beside the sandbox's CodeArts Check: one suite for each build, whatever Check answers."""
 
-import asyncio
 import json
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -11,13 +10,12 @@ from bridge.sandbox.builds import CheckStatus
 from bridge.sandbox.sandbox import DEFAULT_USER, Sandbox
 from tests.support import whole
 from tests.support.fake_clock import FakeClock
-from tests.support.whole import build_of, running_gateway, visiting, why
+from tests.support.whole import build_of, let_pass, let_pass_until, running_gateway, why
 
 SAMPLES = Path(__file__).parents[1] / "samples" / "codearts-check"
 TASK = "e2acda04fab44eb991b9f28c00000000"
 SECOND = 1_000_000
 REFRESH = "check.refresh"
-WORK_SECONDS = 0.01  # between two moves of the clock
 PASSWORD = """
 auth = "password"
 iam_endpoint = "{{iam}}"
@@ -26,7 +24,7 @@ user = "{}"
 password = "{}"
 domain = "{}"
 """.format(*DEFAULT_USER)
-LONG_LEASE = '[delivery]\nlease_duration = "10m"\n'  # where the clock runs ahead of what would renew it
+LONG_LEASE = '[delivery]\nlease_duration = "10m"\n'  # longer than Check hangs
 LIMITS = "max_critical = 0\nmax_major = 0\nmax_minor = 200\nmax_suggestion = 10\nmax_new = 0"
 
 
@@ -58,31 +56,16 @@ async def upload(running, build_no=1, *, node_id="n", complete=True):
     await whole.upload(running, build_no, node_id=node_id, complete=complete)
 
 
-async def came_to_rest(running, clock, build_no=1, *, reports=1, hanging=False):
-    """Move the clock from one wake to the next until the run of at least so many reports is finalized.
-
-    Where a call is `hanging`, time passes for it too.
-    """
+async def came_to_rest(running, clock, build_no=1, *, reports=1):
+    """Move the clock from one wake to the next until the run of at least so many reports is finalized."""
     while (build := await build_of(running, build_no))["state"] != "finalized" or len(build["reports"]) < reports:
-        await time_passes(running, clock, hanging=hanging)
+        await let_pass(running, clock)
     return build
 
 
 async def check_is_asked(running, sandbox, clock):
     """Move the clock in the same way until Check has been called."""
-    while not sandbox.state.calls.at(REFRESH):
-        await time_passes(running, clock)
-        await build_of(running)  # behind what the woken ask of the ledger, which has one reader
-
-
-async def time_passes(running, clock, *, hanging=False):
-    """Move the clock to its next wake, but while a build is visited: a call would not be answered in time.
-
-    Answers take as long as the machine is busy, and the clock knows nothing of that.
-    """
-    if clock.next_wake_at is not None and (hanging or not visiting(running)):
-        clock.set(max(clock.now(), clock.next_wake_at))
-    await asyncio.sleep(WORK_SECONDS)  # what the clock has woken gets to work
+    await let_pass_until(running, clock, lambda: bool(sandbox.state.calls.at(REFRESH)))
 
 
 def suites_in(sandbox):
@@ -195,7 +178,8 @@ async def test_a_check_that_hangs_holds_the_run_back_no_longer_than_set(sandbox,
     async with gateway(tmp_path, sandbox, clock, 'timeout = "20s"', LONG_LEASE) as running:
         await upload(running)
         await check_is_asked(running, sandbox, clock)
-        build = await came_to_rest(running, clock, hanging=True)
+        clock.advance(20 * SECOND)  # at once: a call that hangs ends by the machine's clock too
+        build = await came_to_rest(running, clock)
         until = build["code_check"]["until"]
         assert build["code_check"]["state"] == "missing"
         assert "did not answer for as long as the run waited" in build["code_check"]["summary"]

@@ -11,7 +11,7 @@ from bridge.domain.instants import SECOND
 from bridge.domain.lifecycle.mirror import STAGES_TIMEOUT
 from bridge.sandbox.sandbox import DEFAULT_KEY, Sandbox
 from tests.support.fake_clock import START, FakeClock
-from tests.support.whole import JOB, PATIENCE_SECONDS, build_of, running_gateway, until, upload, why
+from tests.support.whole import JOB, PATIENCE_SECONDS, build_of, let_pass_until, running_gateway, until, upload, why
 
 BUILDS = int(os.environ.get("BRIDGE_MIRRORED_BUILDS", "12"))  # 100 shows what the mirror promises; CI has less time
 DELIVERY = '[delivery]\nretry_initial_delay = "100ms"\nretry_max_delay = "1s"\n'
@@ -140,12 +140,7 @@ async def test_a_long_outage_of_full_stages_holds_no_report_back(tmp_path, sandb
     sandbox.state.faults.at_random("codearts.full_stages", rate=1, answer=answer, seed=1)
     async with gateway(tmp_path, sandbox, clock=clock) as running:
         await upload(running, 1, junit(1), node_id="linux")
-
-        async def arrived():
-            clock.advance(SECOND)
-            return at_codearts(sandbox, build) == [("linux", 1)]
-
-        await until(arrived)
+        await let_pass_until(running, clock, lambda: at_codearts(sandbox, build) == [("linux", 1)], SECOND)
     assert clock.now() >= START + STAGES_TIMEOUT
 
 
@@ -156,12 +151,7 @@ async def test_a_refusal_does_not_end_a_report_whose_node_could_not_be_asked_for
     sandbox.state.faults.script("codearts.upload", *[REFUSED] * 3)
     async with gateway(tmp_path, sandbox, clock=clock) as running:
         await upload(running, 1, junit(1), node_id="linux")
-
-        async def arrived():
-            clock.advance(SECOND)
-            return at_codearts(sandbox, build) == [("linux", 1)]
-
-        await until(arrived)
+        await let_pass_until(running, clock, lambda: at_codearts(sandbox, build) == [("linux", 1)], SECOND)
 
 
 PAGES = [
@@ -201,10 +191,9 @@ async def test_what_is_no_success_at_last_is_given_up_as_late_as_the_settings_sa
         await upload(running, 1, junit(1), node_id="1")
 
         async def dead():
-            clock.advance(30 * SECOND)
             return await copies(running) == {"dead"}
 
-        await until(dead)
+        await let_pass_until(running, clock, dead, 30 * SECOND)
     assert clock.now() >= began + 20 * 60 * SECOND
 
 

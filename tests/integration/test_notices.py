@@ -1,5 +1,7 @@
 """Notices of a whole gateway: from an upload, a breaker and a reload to a webhook."""
 
+import asyncio
+
 import aiohttp
 import pytest
 from sqlalchemy import func, select
@@ -9,9 +11,9 @@ from bridge.settings import load
 from bridge.store.schema import notice_conditions, notice_events, notices
 from tests.support.fake_clock import FakeClock
 from tests.support.listener import running
-from tests.support.processes import until
 from tests.support.upload_server import FORM, GOOD, JOB, NOT_XML, form
 from tests.support.webhook_receiver import WebhookReceiver
+from tests.support.whole import PATIENCE_SECONDS, let_pass_until
 
 CI, API = "canary-ci-token", "canary-api-token"
 TABLES = f"""
@@ -62,14 +64,10 @@ async def upload(gateway, body, *, token=CI, build_no=1):
         return answer.status
 
 
-async def comes(clock, receiver, count=1):
-    """Let time pass until the receiver has so many notices."""
-
-    def has_come():
-        clock.advance(SECOND)
-        return len(receiver.received) >= count
-
-    await until(has_come, f"{count} notices arrive")
+async def comes(gateway, clock, receiver, *, every=SECOND):
+    """Let time pass until the receiver has a notice."""
+    async with asyncio.timeout(PATIENCE_SECONDS):
+        await let_pass_until(gateway, clock, lambda: bool(receiver.received), every)
 
 
 async def rows(gateway):
@@ -82,7 +80,7 @@ async def test_a_rejected_upload_is_told_to_the_targets_of_its_route_only(tmp_pa
     tables = TABLES + target(receiver, routes=["shop"]) + target(other, routes=["api"])
     async with running(tmp_path, tables, clock=clock) as gateway:
         assert await upload(gateway, NOT_XML) == 400
-        await comes(clock, receiver)
+        await comes(gateway, clock, receiver)
         [notice] = receiver.received
         data = notice.content["data"]
         assert (data["event"], data["route"], data["count"]) == ("rejected_upload", "shop", 1)
@@ -95,7 +93,7 @@ async def test_strangers_cause_no_notice(tmp_path, clock, receiver):
     async with running(tmp_path, TABLES + target(receiver), clock=clock) as gateway:
         assert await upload(gateway, NOT_XML, token="canary-wrong-token") == 401
         assert await upload(gateway, NOT_XML, token=API) == 403
-        await comes(clock, receiver)
+        await comes(gateway, clock, receiver)
         [notice] = receiver.received
         assert (notice.content["data"]["count"], notice.content["data"]["route"]) == (1, None)
 
@@ -104,12 +102,7 @@ async def test_a_testnod_that_is_away_for_long_is_told_and_uploads_are_accepted(
     wanted = target(receiver, events=["upstream_away"])
     async with running(tmp_path, TABLES + wanted, clock=clock) as gateway:
         assert await upload(gateway, GOOD) == 200
-
-        def is_told():
-            clock.advance(15 * SECOND)
-            return bool(receiver.received)
-
-        await until(is_told, "the outage is told")
+        await comes(gateway, clock, receiver, every=15 * SECOND)
         [notice] = receiver.received
         assert "TestNod has been away for" in notice.content["data"]["events"][0]["text"]
         assert await upload(gateway, GOOD, build_no=2) == 200
@@ -124,7 +117,7 @@ async def test_a_reload_adds_and_removes_targets(tmp_path, clock, receiver):
         path.write_text(before + target(receiver), encoding="utf-8")
         await gateway.apply_settings(load(path, {}))
         assert await upload(gateway, NOT_XML, build_no=2) == 400
-        await comes(clock, receiver)
+        await comes(gateway, clock, receiver)
         assert receiver.received[0].content["data"]["events"][0]["build_no"] == 2
         path.write_text(before, encoding="utf-8")
         await gateway.apply_settings(load(path, {}))
@@ -145,6 +138,6 @@ async def test_the_address_of_the_console_comes_from_the_environment(tmp_path, c
     monkeypatch.setenv("BRIDGE_ADMIN_URL", "https://bridge.example/")
     async with running(tmp_path, TABLES + target(receiver), clock=clock) as gateway:
         assert await upload(gateway, NOT_XML) == 400
-        await comes(clock, receiver)
+        await comes(gateway, clock, receiver)
         [event] = receiver.received[0].content["data"]["events"]
         assert event["url"] == f"https://bridge.example/builds/{JOB}/1"

@@ -18,6 +18,7 @@ JUNIT = b'<testsuite><testcase name="a"/></testsuite>'
 PATIENCE_SECONDS = 120
 LOOK_SECONDS = 0.02  # between two looks at a condition that nothing announces
 LONGEST_LOOK_SECONDS = 0.15  # if the condition makes a call
+WORK_SECONDS = 0.01  # for what a fake clock has woken, between two moves of it
 GROUND = """
 [server]
 host = "127.0.0.1"
@@ -91,6 +92,29 @@ async def why(running, build_no=1):
 def visiting(running):
     """Return whether a build is being reconciled, from before its claim until its release."""
     return running._dispatcher._slots._value < MAX_RECONCILERS
+
+
+async def let_pass(running, clock, by_us=None):
+    """Move the clock by `by_us`, or to the next wake, but only while no build is visited; then let the gateway work.
+
+    A gateway works as fast as its machine. A clock that ran ahead of it would end leases before their first write,
+    calls before their answers, and tasks that are merely slow.
+    """
+    if not visiting(running):
+        if by_us is not None:
+            clock.advance(by_us)
+        elif clock.next_wake_at is not None:
+            clock.set(max(clock.now(), clock.next_wake_at))
+    await asyncio.sleep(WORK_SECONDS)
+    # Behind what the woken ask of the ledger: reads and writes are done in turn.
+    await running.database.read(lambda _: None)
+    await running.database.transact(lambda _, __: None)
+
+
+async def let_pass_until(running, clock, true, by_us=None):
+    """Let time pass, as `let_pass` does, until a condition holds; it may be a coroutine."""
+    while not ((await held) if inspect.isawaitable(held := true()) else held):
+        await let_pass(running, clock, by_us)
 
 
 async def until(true):

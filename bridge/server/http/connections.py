@@ -122,7 +122,9 @@ class ConnectionLimiter:
     @web.middleware
     async def _track_request(self, request: web.Request, handler: Handler) -> web.StreamResponse:
         connection = self._open.get(request.protocol)
-        if connection is None:
+        if connection is None:  # it was closed since the request arrived
+            if request.transport is None and not request.content.is_eof():
+                raise ConnectionResetError("The connection was closed before the request's body had arrived.")
             return await handler(request)
         connection.begin_request()
         try:
@@ -302,7 +304,7 @@ class GuardedConnection(asyncio.Protocol):
         self._in_flight = False
         self._received_bytes = 0
         if self._transport is not None and not self._ended and not self._transport.is_closing():
-            self._protocol.forget_head()
+            self._protocol.end_request()
             self._limiter.count_head(self, self._protocol.head_bytes)
             self._limiter.mark_idle(self)
 
@@ -320,8 +322,8 @@ class GuardedConnection(asyncio.Protocol):
             self._tcp.abort()
 
     def _reject_head(self, transport: asyncio.Transport) -> None:
-        """Answer 431, unless that would end another request's answer, and close."""
-        if self._in_flight or transport.is_closing():
+        """Answer 431, unless a request before it has no answer yet, and close."""
+        if self._protocol.owes_answer or transport.is_closing():
             self.close("header_size")
             return
         self._limiter.observer("header_size")

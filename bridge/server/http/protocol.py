@@ -70,7 +70,7 @@ def checked(make_request: RequestFactory) -> RequestFactory:
 class Connection(web.RequestHandler):
     """aiohttp's protocol, which counts the bytes of heads and answers malformed requests in CodeArts' format."""
 
-    __slots__ = ("_arriving_bytes", "_body", "_tail", "_whole_bytes", "on_verified")
+    __slots__ = ("_answered", "_arriving_bytes", "_body", "_tail", "_whole_bytes", "on_verified")
 
     def __init__(self, *args: Any, **options: Any) -> None:
         super().__init__(*args, **options)
@@ -78,6 +78,7 @@ class Connection(web.RequestHandler):
         self._whole_bytes = 0  # of that head
         self._arriving_bytes = 0  # of the next head, or since a piece of the body: trailers, extensions of chunks
         self._tail = b""
+        self._answered = 0  # requests of this connection
         self.on_verified: Callable[[str], None] = lambda _: None
 
     async def start(self) -> None:
@@ -116,8 +117,14 @@ class Connection(web.RequestHandler):
         """Whether the body of the last request has not ended, and the bridge has read all that has arrived of it."""
         return not (self._body.is_eof() or self._reading_paused)
 
-    def forget_head(self) -> None:
-        """Record that a request has ended; its head stays in memory while its body is still arriving."""
+    @property
+    def owes_answer(self) -> bool:
+        """Whether a request whose head has arrived is not answered; its handler may not have begun."""
+        return self._request_count > self._answered
+
+    def end_request(self) -> None:
+        """Record that a request is answered; its head stays in memory while its body is still arriving."""
+        self._answered += 1
         if self._body.is_eof():
             self._whole_bytes = 0
 
@@ -129,7 +136,7 @@ class Connection(web.RequestHandler):
         """Parse `data`, and count what of it belongs to a head."""
         if self._close or self._force_close:  # aiohttp reads nothing more, so the rest of a body is no head
             return
-        requests, body_bytes = self._request_count, self._body.total_bytes
+        requests, body_bytes, was_whole = self._request_count, self._body.total_bytes, self._body.is_eof()
         super().data_received(data)
         if self._request_count != requests and self._messages:
             end = self._end_of_head(data)
@@ -139,6 +146,8 @@ class Connection(web.RequestHandler):
             self._arriving_bytes = self._left_over(data, len(data) + body_bytes - self._body.total_bytes)
         elif not self._reading_paused:
             self._arriving_bytes += len(data)
+            if self._body.is_eof() and not was_whole and self.has_room():  # these are no part of the next head
+                self._arriving_bytes = self._left_over(data, len(data))
         self._tail = (self._tail + data[-3:])[-3:]
 
     def _left_over(self, data: bytes, size: int) -> int:

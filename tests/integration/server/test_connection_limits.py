@@ -9,8 +9,9 @@ import ssl
 import pytest
 import trustme
 from aiohttp import web
+from structlog.testing import capture_logs
 
-from bridge.server.http import connections
+from bridge.server.http import connections, protocol
 from bridge.server.http.connections import ConnectionLimiter
 from bridge.server.http.listener import Listener
 from bridge.server.http.protocol import MAX_HEAD_BYTES, mark_verified
@@ -60,7 +61,8 @@ class Stage:
         app.add_routes(
             [web.route("*", "/ok", self._ok), web.get("/large", self._large), web.route("*", "/hold", self._hold)]
         )
-        limiter = ConnectionLimiter(self._cuts, **{"header_seconds": NEVER, "write_seconds": NEVER, **limits})
+        limits = {"header_seconds": NEVER, "write_seconds": NEVER, **limits}
+        limiter = self._limiter = ConnectionLimiter(self._cuts, **limits)
         listener = Listener(
             app, "127.0.0.1", 0, limiter=limiter, shutdown_seconds=0.1, certificate=certificate and Shown(certificate)
         )
@@ -72,6 +74,14 @@ class Stage:
         self._writers.append(writer)
         writer.write(said)
         return reader, writer
+
+    async def connect_and_guard(self):
+        """Connect; return the connection, and the server's side of it."""
+        others = set(self._limiter._open.values())
+        connection = await self.connect()
+        while not (opened := {one for one in self._limiter._open.values() if not one.is_opening} - others):  # noqa: ASYNC110 -- as it is accepted
+            await asyncio.sleep(0)
+        return connection, opened.pop()
 
     async def work(self):
         """Have a request under way on a connection of its own; return what will be its answer."""
@@ -342,16 +352,66 @@ async def test_a_head_that_begins_beside_the_request_before_it_counts(stage, cut
     await stage.listen()
     first = b"POST /hold HTTP/1.1\r\nHost: bridge\r\nContent-Length: %d\r\n\r\n" % len(body) + body
     reader, _ = await stage.connect(first.replace(b"POST", b"GET") + OPEN_HEAD + 4 * FIELD)
-    assert await is_cut_after_a_body(reader)  # with 431 unless the first request is in flight
+    assert await is_cut(reader)  # 431 would be taken for the answer of the first request
     assert cuts == ["header_size"]
+
+
+CHUNKED = b"POST /ok HTTP/1.1\r\nHost: bridge\r\nTransfer-Encoding: chunked\r\n\r\n1\r\na\r\n0\r\n"
 
 
 async def test_trailers_are_bounded_as_a_head_is(stage, cuts):
     await stage.listen()
-    head = b"POST /ok HTTP/1.1\r\nHost: bridge\r\nTransfer-Encoding: chunked\r\n\r\n"
-    reader, _ = await stage.connect(head + b"1\r\na\r\n0\r\n" + 4 * FIELD)
-    assert await is_cut_after_a_body(reader)  # with 431 unless the first request is in flight
+    reader, _ = await stage.connect(CHUNKED + 4 * FIELD)
+    assert await is_cut(reader)
     assert cuts == ["header_size"]
+
+
+SMALL_HEAD_BYTES = 80
+TURNS = 4  # of the event loop, until the handler of a request that has been read waits for its body
+
+
+async def read_in_pieces(guarded, turns, *pieces):
+    """Have a server read `pieces` with so many turns of the event loop between them."""
+    for piece in pieces:
+        guarded.data_received(piece)
+        for _ in range(turns):
+            await asyncio.sleep(0)
+
+
+@pytest.mark.parametrize("turns", range(TURNS))
+@pytest.mark.parametrize(
+    "sent",
+    [CHUNKED, GET.replace(b"/ok", b"/hold") + OPEN_HEAD, slow(b"ci").replace(b"100", b"1") + b"a" + OPEN_HEAD],
+    ids=["trailers", "a head", "a head after a body"],
+)
+async def test_what_is_too_large_closes_the_connection_however_it_is_split(stage, cuts, monkeypatch, sent, turns):
+    """The handler of the request before it may not have begun: it must not hold the connection open."""
+    monkeypatch.setattr(protocol, "MAX_HEAD_BYTES", SMALL_HEAD_BYTES)
+    await stage.listen()
+    sent += b"X-Field: " + b"x" * SMALL_HEAD_BYTES
+    with capture_logs() as logs:
+        for position in range(1, len(sent)):
+            (reader, _), guarded = await stage.connect_and_guard()
+            await read_in_pieces(guarded, turns, sent[:position], sent[position:])
+            assert await is_cut(reader), position
+    assert cuts == ["header_size"] * (len(sent) - 1)
+    assert logs == []
+
+
+@pytest.mark.parametrize("turns", range(TURNS))
+async def test_requests_within_the_limits_are_answered_however_they_are_split(stage, cuts, monkeypatch, turns):
+    monkeypatch.setattr(protocol, "MAX_HEAD_BYTES", SMALL_HEAD_BYTES)
+    await stage.listen()
+    connection, guarded = await stage.connect_and_guard()
+    for sent, text in (
+        (CHUNKED + b"X-Field: " + b"x" * 40 + b"\r\n\r\n", b"took 1"),
+        (OPEN_HEAD + b"Content-Length: 9\r\n\r\na\r\n\r\nbbbb", b"took 9"),
+        (GET, b"took 0"),
+    ):
+        for position in range(1, len(sent)):
+            await read_in_pieces(guarded, turns, sent[:position], sent[position:])
+            assert await answered(connection, b"") == (b"HTTP/1.1 200 OK", text), position
+    assert cuts == []
 
 
 @pytest.mark.parametrize("chunk", [0, 7, 1 << 16], ids=["a length", "tiny chunks", "chunks"])
