@@ -1,4 +1,7 @@
-"""TestNod comes and goes, and loses answers: builds whose runs are held come to their end, through the real worker."""
+"""TestNod comes and goes, and loses answers: builds whose runs are held come to their end, through the real worker.
+
+The wait for calm is a rule of `domain/`, so one kind of ledger shows it.
+"""
 
 import pytest
 from sqlalchemy import select
@@ -48,9 +51,9 @@ class Flaky(Outside):
 
 
 @pytest.fixture
-async def play(backend, tmp_path):
+async def play(sqlite, tmp_path):
     clock = FakeClock()
-    async with backend.fresh(clock) as database:
+    async with sqlite.fresh(clock) as database:
         yield Play(database, clock, tmp_path, outside=Flaky(clock))
 
 
@@ -113,9 +116,9 @@ class Slow(Outside):
         return await super().finalize(token, build_id)
 
 
-async def test_a_call_to_testnod_without_an_answer_is_seen_while_it_runs(backend, tmp_path):
+async def test_a_call_to_testnod_without_an_answer_is_seen_while_it_runs(sqlite, tmp_path):
     clock = FakeClock()
-    async with backend.fresh(clock) as database:
+    async with sqlite.fresh(clock) as database:
         play = Play(database, clock, tmp_path, outside=Slow(clock), max_finalize_delay=MINUTE)
         play.outside.age = lambda: play.config.recent_calls.disturbance_age(clock.steady(), 0)
         await play.ledger.accept(report(), job_id=JOB, build_no=1, complete=True)
