@@ -241,6 +241,27 @@ async def test_a_gateway_killed_while_it_migrates_stops_no_other_and_changes_not
             await connection.close()
 
 
+IN_LONG_STATEMENT = "SELECT count(*) > 0 FROM pg_stat_activity WHERE query LIKE 'SELECT pg_sleep%' AND state = 'active'"
+
+
+@pytest.mark.timeout(600)
+async def test_a_gateway_killed_in_a_long_statement_of_a_migration_gives_its_tables_back(
+    settings: dict[str, Any], server: PostgresServer, sandbox: Sandbox, tmp_path: Path
+) -> None:
+    long = with_migration(ledger.SCRIPTS, tmp_path / "long", "9998", (ADD[0], "SELECT pg_sleep(3600)"))
+    async with OlderGateway(tmp_path / "old", settings) as old, NewerGateway(tmp_path / "new", settings, long) as new:
+        await old.start()
+        await _play([1], sandbox, old)
+        direct = await asyncpg.connect(server.url())
+        before = await schema_of(direct)
+        await new.spawn()
+        await until(lambda: direct.fetchval(IN_LONG_STATEMENT), "the migration is in its long statement")
+        await new.kill()
+        await _play([2], sandbox, old)
+        assert await schema_of(direct) == before
+        await direct.close()
+
+
 @pytest.mark.timeout(600)
 async def test_a_sqlite_ledger_whose_migration_was_killed_is_used_as_before_or_migrated_whole(
     sandbox: Sandbox, tmp_path: Path, halting: Path
