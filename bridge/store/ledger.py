@@ -7,7 +7,7 @@ A ledger is never migrated back to an older schema.
 import asyncio
 import sqlite3
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager, closing
+from contextlib import asynccontextmanager, closing, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -45,6 +45,10 @@ LOCK_TIMEOUT: Final = "1s"
 LOCK_PAUSE_SECONDS: Final = 2.0
 """Then it leaves the table to the running gateways for this long before it tries again."""
 
+CLIENT_CHECK: Final = "1s"
+"""PostgreSQL looks this often whether the process that migrates is still there. Without that, a statement of one that
+was killed goes on to its end, with its locks."""
+
 LOCK_NOT_AVAILABLE: Final = "55P03"
 
 log = structlog.get_logger(__name__)
@@ -66,6 +70,8 @@ def migrate_over(connection: Connection) -> str:
     as it is.
     """
     if connection.dialect.name == "postgresql":
+        with suppress(DBAPIError), connection.begin_nested():  # servers before 14 have no such setting
+            connection.execute(select(func.set_config("client_connection_check_interval", CLIENT_CHECK, True)))
         connection.execute(select(func.set_config("lock_timeout", LOCK_TIMEOUT, True)))
         connection.execute(select(func.pg_advisory_xact_lock(MIGRATION_LOCK)))
         _require_own_schema(connection)

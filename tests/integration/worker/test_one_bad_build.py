@@ -4,6 +4,7 @@ from itertools import repeat
 
 import pytest
 
+from bridge.client.ssrf_guard import STORAGE_BLOCKED
 from bridge.domain.build import DeliveryState
 from bridge.domain.circuit_breaker import storage_breaker
 from bridge.domain.instants import SECOND
@@ -40,6 +41,7 @@ ODD_PUTS = {
     "406": PutRejected(status=406, code="", message=""),
     "503": OutcomeUnknown(message="SlowDown", status=503),
     "a URL elsewhere": UrlRejected(message="not in storage_hosts"),
+    "a private address": NotSent(message=STORAGE_BLOCKED),
     "cut": OutcomeUnknown(message="cut"),
 }
 ODD = [("register", outcome) for outcome in ODD_REGISTERS.values()]
