@@ -14,7 +14,7 @@ from bridge.store.blobs import s3 as s3_spool
 from bridge.store.engine import postgres as postgres_engine
 from tests.support.backends import PostgresBackend, SqliteBackend, folder_in_memory, open_bucket
 from tests.support.fake_clock import FakeClock
-from tests.support.in_process import run_children_in_process
+from tests.support.in_process import create_ledgers_at_once, run_children_in_process
 from tests.support.ledger import PATIENCE_SECONDS, Ledger
 from tests.support.weed import Weed
 
@@ -45,6 +45,14 @@ def children_in_process():
     """Start no child processes for a gateway in this process. A module about them overrides this."""
     with pytest.MonkeyPatch.context() as patch:
         run_children_in_process(patch)
+        yield
+
+
+@pytest.fixture(scope="module", autouse=True)
+def ledgers_at_once():
+    """Create new SQLite ledgers without migrations. A module about these overrides this."""
+    with pytest.MonkeyPatch.context() as patch:
+        create_ledgers_at_once(patch)
         yield
 
 

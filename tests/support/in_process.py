@@ -1,20 +1,26 @@
-"""What a gateway runs as child processes, run in this process instead, for tests that are about something else.
+"""What costs several times as much as all else of a test of a gateway in this process, done at less cost.
 
-The interpreters of these processes cost several times what all else of such a test does.
+For tests that are about something else: child processes are threads, and a new ledger is created without migrations.
 """
 
 import asyncio
 import io
-from functools import wraps
+import sqlite3
+import tempfile
+from contextlib import closing
+from functools import cache, wraps
+from pathlib import Path
 from typing import Any, Self
 
 import pytest
+from sqlalchemy import Connection, inspect
 
 from bridge.server.validation import pool
 from bridge.server.validation.child_main import respond
 from bridge.server.validation.messages import ValidationRequest, ValidationResponse, read_request, read_response
 from bridge.store import ledger
 from bridge.store.engine.sqlite import SqliteDatabase
+from bridge.store.engine.sqlite_writer import sqlite_engine
 
 
 class ValidationInThread:
@@ -48,3 +54,29 @@ def run_children_in_process(patch: pytest.MonkeyPatch) -> None:
     """Let gateways in this process validate reports and write to SQLite in threads."""
     patch.setattr(pool, "_ChildProcess", ValidationInThread)
     patch.setattr(ledger, "SqliteDatabase", _with_writer_in_thread)
+
+
+def create_ledgers_at_once(patch: pytest.MonkeyPatch) -> None:
+    """Let gateways in this process create a SQLite ledger by the statements of its last schema, without migrations."""
+    migrate, statements = ledger._upgrade, _statements_of_schema()
+
+    def create(connection: Connection) -> None:
+        if connection.dialect.name != "sqlite" or inspect(connection).get_table_names():
+            migrate(connection)
+            return
+        for statement in statements:
+            connection.exec_driver_sql(statement)
+
+    patch.setattr(ledger, "_upgrade", create)
+
+
+@cache
+def _statements_of_schema() -> tuple[str, ...]:
+    """Return what creates an empty ledger, from one that was migrated."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "migrated.db"
+        engine = sqlite_engine(path, begin="BEGIN IMMEDIATE")
+        ledger.migrate(engine)
+        engine.dispose()
+        with closing(sqlite3.connect(path)) as connection:
+            return tuple(connection.iterdump())[1:-1]  # without BEGIN and COMMIT

@@ -20,6 +20,11 @@ from tests.support.ledger import Ledger, report
 from tests.support.processes import until
 
 
+@pytest.fixture(scope="module", autouse=True)
+def ledgers_at_once():
+    """Migrate here."""
+
+
 @pytest.fixture
 def new_engine(tmp_path):
     """Open ledgers that have no schema yet, by their name."""
