@@ -490,7 +490,7 @@ async def test_an_answer_before_the_end_of_the_body_is_read(workspace: Workspace
 
     async with await asyncio.start_server(respond, "127.0.0.1", 0) as server:
         port = server.sockets[0].getsockname()[1]
-        ended = await workspace.run("large.xml", "--time-budget", "5s", url=f"http://127.0.0.1:{port}")
+        ended = await workspace.run("large.xml", "--time-budget", "60s", url=f"http://127.0.0.1:{port}")
 
     assert (ended.code, "Too large." in ended.stdout) == (1, True)
 
@@ -637,7 +637,7 @@ async def test_waiting_without_the_right_to_ask_and_for_a_run_that_does_not_end_
     gateway = new_gateway(settings)
     await gateway.start()
 
-    open_build = await workspace.run("a.xml", "--wait", "--time-budget", "3s", url=gateway.server_url)
+    open_build = await workspace.run("a.xml", "--wait", "--time-budget", "10s", url=gateway.server_url)
     assert (open_build.code, "The run is not finalized yet" in open_build.stdout) == (1, True)
     await gateway.terminate()
     gateway.write({**settings, "callers.tokens": [{"name": "ci", "token": TOKEN, "scopes": ["upload"]}]})
