@@ -101,7 +101,7 @@ class StatusPoller:
         self._intervals = _intervals(config().policy)
         self._book = self._new_book()
         self._look_at = EPOCH
-        self._turned_at = EPOCH  # by the ledger's clock
+        self._latest = EPOCH  # of the times that were read, by the ledger's clock
         self._may_ask = False
         self._after = ""  # the last job that was read
         self._seen: set[str] = set()  # jobs of the slices since the first one
@@ -145,9 +145,9 @@ class StatusPoller:
         if codearts is None or rates is None or rates.are_plentiful:
             return after(self._clock.now(), LOOK_INTERVAL)
         now = self._database.now()
-        if now < self._turned_at:  # the clock was set back: what is known by times after now would wait for them
+        if now < self._latest:  # the clock was set back: what is known by times after now would wait for them
             self._forget()
-        self._turned_at = now
+        self._latest = now
         if now >= self._look_at:
             self._look_at = after(now, LOOK_INTERVAL)
             await self._look(rates)
@@ -162,6 +162,12 @@ class StatusPoller:
         ahead = Duration(self._clock.now() - self._database.now())
         return after(min(next_at), ahead)
 
+    def _now(self) -> Instant:
+        """Return the ledger's time. `turn` notices if it is set back, also if it was ahead only within one turn."""
+        now = self._database.now()
+        self._latest = max(self._latest, now)
+        return now
+
     async def finish_calls(self) -> None:
         """Wait for the lists that are being fetched."""
         while self._calls:
@@ -169,7 +175,7 @@ class StatusPoller:
 
     async def _look(self, rates: RequestRates) -> None:
         """Read rates, breakers and a slice of the open builds; decide whether CodeArts may be asked."""
-        config, now = self._config(), self._database.now()
+        config, now = self._config(), self._now()
         if (intervals := _intervals(config.policy)) != self._intervals:
             self._intervals = intervals
             self._forget()
@@ -216,7 +222,7 @@ class StatusPoller:
 
     async def _put(self, by_job: dict[str, list[OpenBuildRow]], rates: RequestRates) -> None:
         """Put the open builds of jobs into the book, unless it has them as they are."""
-        now = self._database.now()
+        now = self._now()
         asked = await self._asked_by_others(by_job)
         await self._find_projects(by_job)
         for job_id, rows in by_job.items():
@@ -269,7 +275,7 @@ class StatusPoller:
 
     async def _learn_durations(self, rates: RequestRates) -> None:
         job_ids = [self._to_learn.popitem(last=False)[0] for _ in range(min(LEARNED_JOBS, len(self._to_learn)))]
-        now = self._database.now()
+        now = self._now()
         for job_id, found in (await self._database.read(read_durations, job_ids)).items():
             _remember(self._durations, job_id, (learn(found), now))
             if (job := self._book.jobs.get(job_id)) is not None:
@@ -286,7 +292,7 @@ class StatusPoller:
 
     async def _grant_due(self, rates: RequestRates) -> Instant:
         """Grant as many polls as build-info may be called now; return when to look at that again."""
-        now = self._database.now()
+        now = self._now()
         rate = rates.rate(Api.BUILD_INFO, now)
         if self._book.choose(Api.BUILD_INFO, now) is None:
             return self._next_question()
@@ -323,7 +329,7 @@ class StatusPoller:
 
     async def _ask(self, api: Api, codearts: CodeArts, rates: RequestRates) -> Instant:
         """Make the calls to `api` whose slots have come; return when to look at that again."""
-        now, slots = self._database.now(), self._slots[api]
+        now, slots = self._now(), self._slots[api]
         if _is_refused(rates, api, now):
             return self._look_at
         if slots and slots[0] > latest_slot(rates.rate(api, now), now):  # the clock was set back
@@ -380,7 +386,7 @@ class StatusPoller:
         if not rows:
             self._book.drop(job_id)
             return
-        requested_at = self._database.now()
+        requested_at = self._now()
         outcome = await fetcher.builds_of(job_id, rows.values())
         if not isinstance(outcome, list):
             await self._record_failure(Api.RECORD_LIST, job_id, outcome, fetcher.rates)
@@ -403,13 +409,13 @@ class StatusPoller:
             self._wake_dispatcher()
         if job is not None and self._book.jobs.get(job_id) is job:
             job.note_listed(listed=listed.keys(), at=requested_at)
-            now = self._database.now()
+            now = self._now()
             self._book.put(job, now, self._per_minute(fetcher.rates, now))
         await self._put({job_id: await self._database.read(read_job, job_id)}, fetcher.rates)
 
     async def _list_jobs(self, project_id: str, fetcher: ListFetcher) -> None:
         """List the jobs of a project: those that run nothing come next, and are asked about by their own lists."""
-        project, requested_at = self._book.project(project_id), self._database.now()
+        project, requested_at = self._book.project(project_id), self._now()
         outcome = await fetcher.jobs_of(project_id)
         if not isinstance(outcome, ProjectJobs):
             project.asked_at = after(requested_at, _retry_after(outcome))
@@ -417,7 +423,7 @@ class StatusPoller:
             return
         self._refused[Api.JOB_LIST].clear()
         project.pages = outcome.pages
-        now = self._database.now()
+        now = self._now()
         of_project = [job for job in self._book.jobs.values() if job.project_id == project_id]
         for job in mark_finished(of_project, outcome.finished, outcome.running, requested_at):
             self._book.put(job, now, self._per_minute(fetcher.rates, now))
@@ -431,7 +437,7 @@ class StatusPoller:
             for name, signal, reason in of_codearts(outcome):
                 await self._config().send_signal(name, signal, reason, PROBER)
             return
-        self._leave_to_build_info(subject, after(self._database.now(), _retry_after(outcome)))
+        self._leave_to_build_info(subject, after(self._now(), _retry_after(outcome)))
         if _is_refusal(outcome):
             log.warning("list_refused", api=api.value, subject=subject, reason=outcome.message)
             self._refused[api].add(subject)

@@ -69,6 +69,29 @@ async def test_a_build_that_was_polled_by_a_clock_that_was_ahead_is_polled_again
     assert await grants_within(poller, play, 120)
 
 
+@on_sqlite
+async def test_a_clock_that_is_ahead_only_within_a_turn_delays_no_poll(play, poller, monkeypatch):
+    await play.ledger.accept(report(), **BUILD)
+    database, began = play.config.database, play.clock.now()
+    read, write = database.read, database.write
+
+    def ahead(call):
+        async def called(*arguments):
+            play.clock.set(began + AHEAD_US)
+            return await call(*arguments)
+
+        return called
+
+    with monkeypatch.context() as patch:
+        patch.setattr(database, "read", ahead(read))
+        patch.setattr(database, "write", ahead(write))
+        for _ in range(120):
+            await poller.turn()
+            began += SECOND
+            play.clock.set(began)
+    assert await grants_within(poller, play, 120)
+
+
 class RunningClock(FakeClock):
     """A clock by which a microsecond passes between two readings."""
 
