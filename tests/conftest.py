@@ -12,6 +12,7 @@ import pytest
 from hypothesis import HealthCheck, settings
 
 from tests.support.children import children_of, command_of
+from tests.support.open_connections import take_connections_left
 from tests.support.weed import Weed
 
 READABLE = 24  # longer bytes say nothing as a test's name
@@ -114,6 +115,14 @@ def pytest_collection_modifyitems(items):
         items += mine
         items += islice(others, max(0, size - len(mine)))
     items += others
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_teardown():
+    """Fail the test that leaves a connection open."""
+    result = yield
+    assert take_connections_left() == []
+    return result
 
 
 @pytest.fixture(scope="session", autouse=True)

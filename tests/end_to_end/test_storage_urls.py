@@ -8,6 +8,7 @@ import pytest
 
 from bridge.sandbox.sandbox import Sandbox
 from tests.support.builds import Build, Ci, small_build
+from tests.support.byte_server import ByteServer
 from tests.support.outcome import api_builds
 from tests.support.processes import NewGateway, until
 from tests.support.reckoning import all_processed, uploads_of
@@ -22,34 +23,31 @@ async def test_a_storage_url_into_our_own_network_reaches_no_server_there(
 ) -> None:
     visits: list[str] = []
 
-    async def note(_reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def note(_reader: asyncio.StreamReader, _writer: asyncio.StreamWriter) -> None:
         visits.append("a request came")
-        writer.close()
 
     settings["testnod"] |= {"storage_hosts": [], "allow_private_storage": False}
     gateway = new_gateway(settings)
     await gateway.start()
-    async with await asyncio.start_server(note, "127.0.0.1", 0) as inside:
-        port = inside.sockets[0].getsockname()[1]
-        async with Ci(sandbox.state, lambda: gateway.server_url) as ci:
-            for build_no, (host, why) in enumerate(
-                [
-                    (f"https://127.0.0.1:{port}", "not public"),
-                    (f"https://[::ffff:127.0.0.1]:{port}", "not public"),
-                    (f"http://127.0.0.1:{port}", "not https"),
-                ],
-                start=1,
-            ):
-                sandbox.state.s3_url = host
-                build = small_build(build_no)
-                await ci.play(build)
+    async with ByteServer(note) as inside, Ci(sandbox.state, lambda: gateway.server_url) as ci:
+        for build_no, (host, why) in enumerate(
+            [
+                (f"https://127.0.0.1:{inside.port}", "not public"),
+                (f"https://[::ffff:127.0.0.1]:{inside.port}", "not public"),
+                (f"http://127.0.0.1:{inside.port}", "not https"),
+            ],
+            start=1,
+        ):
+            sandbox.state.s3_url = host
+            build = small_build(build_no)
+            await ci.play(build)
 
-                async def told(build: Build = build, why: str = why) -> bool:
-                    [report] = (await api_builds(gateway))[build.key]["reports"]
-                    [delivery] = report["deliveries"]
-                    return delivery["state"] == "pending" and why in (delivery["last_error"] or "")
+            async def told(build: Build = build, why: str = why) -> bool:
+                [report] = (await api_builds(gateway))[build.key]["reports"]
+                [delivery] = report["deliveries"]
+                return delivery["state"] == "pending" and why in (delivery["last_error"] or "")
 
-                await until(told, f"{host} is refused, and the report is owed")
+            await until(told, f"{host} is refused, and the report is owed")
     assert visits == []
 
 

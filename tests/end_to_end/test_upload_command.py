@@ -23,6 +23,7 @@ import trustme
 from aiohttp import web
 
 from bridge.sandbox.sandbox import Sandbox
+from tests.support.byte_server import ByteServer
 from tests.support.ports import REFUSED_URL
 from tests.support.processes import GatewayProcess, NewGateway
 from tests.support.starting import REPOSITORY
@@ -485,12 +486,10 @@ async def test_an_answer_before_the_end_of_the_body_is_read(workspace: Workspace
         await reader.readuntil(b"\r\n\r\n")
         body = json.dumps({"status": "fail", "error_code": "BRIDGE.TOO_LARGE", "error_msg": "Too large."}).encode()
         writer.write(b"HTTP/1.1 413 Too Large\r\nContent-Length: %d\r\n\r\n" % len(body) + body)
-        await writer.drain()
-        writer.close()  # the rest of the body is not read
+        await writer.drain()  # the rest of the body is not read
 
-    async with await asyncio.start_server(respond, "127.0.0.1", 0) as server:
-        port = server.sockets[0].getsockname()[1]
-        ended = await workspace.run("large.xml", "--time-budget", "60s", url=f"http://127.0.0.1:{port}")
+    async with ByteServer(respond) as server:
+        ended = await workspace.run("large.xml", "--time-budget", "60s", url=server.url)
 
     assert (ended.code, "Too large." in ended.stdout) == (1, True)
 

@@ -6,6 +6,8 @@ from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from enum import Enum
 
+from tests.support.byte_server import ByteServer
+
 QUERY, PARSE = b"Q", b"P"
 """A statement as text, and one that is prepared under a name (PostgreSQL: Message Formats). asyncpg sends BEGIN, COMMIT
 and ROLLBACK as text; only those can be made to fail."""
@@ -36,7 +38,6 @@ class Wire:
     times: int = 0
     spoiled: int = 0
     is_frozen: bool = False  # nothing passes on connections that are made from now on
-    _writers: set[asyncio.StreamWriter] = field(default_factory=set)
     _frozen: list[asyncio.Event] = field(default_factory=list)  # one for each connection
 
     def arm(self, verb: str, spoil: Spoil, times: int) -> None:
@@ -55,21 +56,21 @@ class Wire:
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         if self.is_frozen:
-            self._writers.add(writer)
-            return
+            await asyncio.Event().wait()
         server_reader, server_writer = await asyncio.open_unix_connection(self.socket_path)
-        self._writers |= {writer, server_writer}
         frozen = asyncio.Event()
         self._frozen.append(frozen)
-        with suppress(ConnectionError, asyncio.IncompleteReadError):
-            back = asyncio.create_task(_copy(server_reader, writer, frozen))
-            try:
+        back = asyncio.create_task(_copy(server_reader, writer, frozen))
+        try:
+            with suppress(ConnectionError, asyncio.IncompleteReadError):
                 await self._pass_on(reader, server_writer, frozen, back)
-            finally:
-                if not frozen.is_set():
-                    server_writer.close()
-                    writer.close()
-                await asyncio.wait([back])
+            if frozen.is_set():
+                await asyncio.Event().wait()
+        finally:
+            server_writer.close()
+            writer.close()
+            back.cancel()
+            await asyncio.wait([back])
 
     async def _pass_on(
         self,
@@ -123,11 +124,6 @@ async def _copy(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, froz
 async def wire(socket_path: str) -> AsyncIterator[Wire]:
     """Stand before the server at `socket_path` for a block."""
     standing = Wire(socket_path)
-    server = await asyncio.start_server(standing.serve, "127.0.0.1", 0)
-    standing.port = server.sockets[0].getsockname()[1]
-    try:
+    async with ByteServer(standing.serve) as server:
+        standing.port = server.port
         yield standing
-    finally:
-        server.close()
-        for writer in standing._writers:
-            writer.transport.abort()

@@ -14,6 +14,8 @@ from types import TracebackType
 from typing import Self
 from urllib.parse import urlsplit
 
+from tests.support.byte_server import ByteServer
+
 PIECE_BYTES = 64 * 1024
 RESET = struct.pack("ii", 1, 0)  # SO_LINGER of no time: closing sends RST
 
@@ -50,45 +52,34 @@ class FaultProxy:
     faults: Faults = field(default_factory=Faults)
     url: str = ""
     accepted: int = 0
-    _open: set[asyncio.Task[None]] = field(default_factory=set)
-    _server: asyncio.Server | None = None
+    _server: ByteServer = field(init=False)
 
     async def __aenter__(self) -> Self:
-        self._server = await asyncio.start_server(self._serve, "127.0.0.1", 0)
-        port = self._server.sockets[0].getsockname()[1]
-        self.url = f"{urlsplit(self.upstream_url).scheme}://127.0.0.1:{port}"
+        self._server = ByteServer(self._serve)
+        await self._server.start()
+        self.url = f"{urlsplit(self.upstream_url).scheme}://127.0.0.1:{self._server.port}"
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        assert self._server is not None
-        self._server.close()
-        await self.cut_all()
+        await self._server.close()
 
     async def cut_all(self) -> None:
         """End every connection that stands."""
-        tasks = list(self._open)
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        await self._server.cut()
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.accepted += 1
-        task = asyncio.current_task()
-        assert task is not None
-        self._open.add(task)
         faults = self.faults
-        try:
-            if faults.refuse:
-                _reset_on_close(writer)
-                return
-            await self._pass_on(reader, writer, faults.there, faults.back)
-        except asyncio.CancelledError:  # `cut_all`: a server's task that ends cancelled would be reported
+        if faults.refuse:
             _reset_on_close(writer)
-        finally:
-            self._open.discard(task)
-            writer.close()
+            return
+        try:
+            await self._pass_on(reader, writer, faults.there, faults.back)
+        except asyncio.CancelledError:  # `cut_all`
+            _reset_on_close(writer)
+            raise
 
     async def _pass_on(
         self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, there: Spoil, back: Spoil

@@ -9,6 +9,8 @@ from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Self
 
+from tests.support.byte_server import ByteServer
+
 ENDLESS_PIECE = b"x" * 65536
 DRIP_SECONDS = 0.05
 
@@ -40,36 +42,22 @@ class ScriptedUpstream:
     script: list[Step]
     url: str = ""
     seen: list[tuple[bytes, bytes]] = field(default_factory=list)
-    _server: asyncio.Server | None = None
-    _open: set[asyncio.Task[None]] = field(default_factory=set)
+    _server: ByteServer = field(init=False)
 
     async def __aenter__(self) -> Self:
-        self._server = await asyncio.start_server(self._serve, "127.0.0.1", 0, limit=1 << 20)
-        self.url = f"http://127.0.0.1:{self._server.sockets[0].getsockname()[1]}"
+        self._server = ByteServer(self._serve)
+        await self._server.start()
+        self.url = self._server.url
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        assert self._server is not None
-        self._server.close()
-        tasks = list(self._open)
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        await self._server.close()
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        task = asyncio.current_task()
-        assert task is not None
-        self._open.add(task)
-        try:
-            while await self._answer(reader, writer):
-                pass
-        except (asyncio.CancelledError, ConnectionError, asyncio.IncompleteReadError):
+        while await self._answer(reader, writer):
             pass
-        finally:
-            self._open.discard(task)
-            writer.close()
 
     async def _answer(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bool:
         """Answer one request; False: the connection ends."""

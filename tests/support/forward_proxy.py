@@ -5,6 +5,8 @@ import base64
 from contextlib import suppress
 from urllib.parse import urlsplit
 
+from tests.support.byte_server import ByteServer
+
 
 class ForwardProxy:
     """A proxy on a free port of this machine while its context is entered; `asked` holds (method, target)."""
@@ -12,31 +14,16 @@ class ForwardProxy:
     def __init__(self, *, login: str = "", ssl=None, refuse_connect: bool = False) -> None:
         self.asked: list[tuple[str, str]] = []
         self._wanted = f"Basic {base64.b64encode(login.encode()).decode()}" if login else ""
-        self._ssl = ssl
         self._refuse_connect = refuse_connect
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._server = ByteServer(self._serve, tls=ssl)
 
     async def __aenter__(self):
-        self._server = await asyncio.start_server(self._take, "127.0.0.1", 0, ssl=self._ssl)
-        self.port = self._server.sockets[0].getsockname()[1]
+        await self._server.start()
+        self.port = self._server.port
         return self
 
     async def __aexit__(self, *_):
-        self._server.close()
-        await asyncio.sleep(0)  # a connection that was just taken has its task now
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
-
-    async def _take(self, reader, writer):
-        task = asyncio.current_task()
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
-        try:
-            with suppress(OSError, asyncio.IncompleteReadError):
-                await self._serve(reader, writer)
-        finally:
-            writer.close()
+        await self._server.close()
 
     async def _serve(self, reader, writer):
         head = (await reader.readuntil(b"\r\n\r\n")).decode("latin1")

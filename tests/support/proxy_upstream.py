@@ -21,18 +21,13 @@ class Upstream:
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.connections += 1
-        try:
-            if self.script is not None:
-                await self.script(reader, writer)
-            else:
-                while request := await read_request(reader):
-                    self.requests.append(request)
-                    writer.write(self.answer)
-                    await writer.drain()
-        except (ConnectionError, asyncio.IncompleteReadError):
-            pass
-        finally:
-            writer.close()
+        if self.script is not None:
+            await self.script(reader, writer)
+        else:
+            while request := await read_request(reader):
+                self.requests.append(request)
+                writer.write(self.answer)
+                await writer.drain()
 
     @property
     def head(self) -> list[bytes]:

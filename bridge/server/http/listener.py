@@ -153,9 +153,10 @@ class Listener:
     async def close(self) -> None:
         """Accept no more connections, wait for requests in flight, then close the rest; may be called twice."""
         self._stop_accepting()
-        await self._runner.cleanup()
         self._limiter.abort_handshakes()
         await asyncio.gather(*self._opening, return_exceptions=True)
+        await asyncio.sleep(0)  # aiohttp waits `shutdown_seconds` for a connection whose task has not begun
+        await self._runner.cleanup()
 
     def _stop_accepting(self) -> None:
         loop = asyncio.get_running_loop()

@@ -1,37 +1,21 @@
-import asyncio
-from contextlib import suppress
+from contextlib import AsyncExitStack
 
 import pytest
 
 from bridge.client.session import GuardedSession, Timeouts
+from tests.support.byte_server import ByteServer
 from tests.support.ports import held_port
 
 
 @pytest.fixture
 async def raw_server():
     """Start servers that speak whatever bytes a test wants; `serve(reader, writer)` runs for each connection."""
-    servers, tasks = [], set()
+    async with AsyncExitStack() as stack:
 
-    async def start(serve):
-        async def handle(reader, writer):
-            tasks.add(asyncio.current_task())
-            try:
-                with suppress(ConnectionError, asyncio.IncompleteReadError):
-                    await serve(reader, writer)
-            finally:
-                writer.close()
+        async def start(serve):
+            return (await stack.enter_async_context(ByteServer(serve))).port
 
-        server = await asyncio.start_server(handle, "127.0.0.1", 0)
-        servers.append(server)
-        return server.sockets[0].getsockname()[1]
-
-    yield start
-    for server in servers:
-        server.close()
-    for task in tasks:
-        task.cancel()
-    ends = await asyncio.gather(*tasks, return_exceptions=True)
-    assert [end for end in ends if isinstance(end, Exception)] == []
+        yield start
 
 
 @pytest.fixture

@@ -1,13 +1,14 @@
-"""Where a listener cannot listen: the person who reads it is told where that was."""
+"""Where a listener cannot listen, which the person who reads it is told, and how it ends."""
 
 import asyncio
 import socket
+from contextlib import suppress
 
 import pytest
 from aiohttp import web
 
 from bridge.commands.console import print_failure
-from bridge.server.http.connections import ConnectionLimiter
+from bridge.server.http.connections import HEADER_SECONDS, ConnectionLimiter
 from bridge.server.http.listener import Listener
 
 
@@ -36,3 +37,20 @@ async def test_a_connection_that_arrives_while_a_listener_closes_raises_no_error
         await listener.close()
 
     assert errors == []
+
+
+@pytest.mark.parametrize("turns", range(8))
+async def test_a_connection_without_a_request_does_not_delay_the_end_of_a_listener(turns):
+    """Whatever turn of the event loop it was accepted in."""
+    listener = Listener(
+        web.Application(), "127.0.0.1", 0, limiter=ConnectionLimiter(lambda _: None), shutdown_seconds=3600
+    )
+    url = await listener.start()
+    with socket.create_connection(("127.0.0.1", int(url.rpartition(":")[2]))) as client:
+        client.setblocking(False)
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        async with asyncio.timeout(HEADER_SECONDS - 1):  # before its own deadline would close it
+            await listener.close()
+            with suppress(ConnectionResetError):
+                assert await asyncio.get_running_loop().sock_recv(client, 1) == b""

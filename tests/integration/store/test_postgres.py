@@ -5,7 +5,7 @@ import functools
 import re
 import threading
 import time
-from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from contextlib import AsyncExitStack, asynccontextmanager
 from types import SimpleNamespace
 
 import pytest
@@ -28,6 +28,7 @@ from bridge.store.request_rates import RateUse, use_rates
 from bridge.store.retention import body_location, unlink_dead
 from bridge.store.schema import builds, deliveries
 from tests.support.backends import opened
+from tests.support.byte_server import ByteServer
 from tests.support.fake_clock import FakeClock
 from tests.support.ledger import LEASE_US, PATIENCE_SECONDS, Ledger, dead, report, stand_still, upload
 
@@ -308,7 +309,6 @@ KEY_DATA = re.compile(rb"K\x00\x00\x00\x0c(....)", re.DOTALL)
 @asynccontextmanager
 async def pooler(socket_path):
     """Stand between as PgBouncer does, whose greeting names a process of its own; yield the port."""
-    doors = set()
 
     async def copy(reader, writer, change=lambda data: data):
         while data := await reader.read(65_536):
@@ -317,18 +317,15 @@ async def pooler(socket_path):
         writer.close()
 
     async def pass_on(reader, writer):
-        doors.add(writer)
         server_reader, server_writer = await asyncio.open_unix_connection(socket_path)
-        doors.add(server_writer)
         named = functools.partial(KEY_DATA.sub, b"K\x00\x00\x00\x0c\x00\x00\x00\x01")
-        with suppress(ConnectionError):
+        try:
             await asyncio.gather(copy(reader, server_writer), copy(server_reader, writer, named))
+        finally:
+            server_writer.close()
 
-    server = await asyncio.start_server(pass_on, "127.0.0.1", 0)
-    async with server:
-        yield server.sockets[0].getsockname()[1]
-        for door in doors:
-            door.close()
+    async with ByteServer(pass_on) as server:
+        yield server.port
 
 
 async def test_behind_a_pooler_no_statement_is_kept_prepared_and_all_works(postgres, clock):

@@ -5,6 +5,7 @@ from contextlib import asynccontextmanager
 import pytest
 
 from tests.faults.proxy import FaultProxy, Faults, Spoil
+from tests.support.byte_server import ByteServer
 from tests.support.processes import until
 
 SAID, ANSWER = b"hello", bytes(range(200))
@@ -19,10 +20,8 @@ async def through(faults):
         heard.append(await reader.read(100))
         if heard[-1]:
             writer.write(ANSWER)
-        writer.close()
 
-    server = await asyncio.start_server(serve, "127.0.0.1", 0)
-    async with FaultProxy(f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}", faults) as proxy:
+    async with ByteServer(serve) as upstream, FaultProxy(upstream.url, faults) as proxy:
 
         async def speak(seconds=20):
             reader, writer = await asyncio.open_connection("127.0.0.1", int(proxy.url.rpartition(":")[2]))
@@ -34,7 +33,6 @@ async def through(faults):
                 writer.close()
 
         yield proxy, speak, heard
-    server.close()
 
 
 async def test_without_faults_all_passes():

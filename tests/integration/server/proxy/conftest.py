@@ -1,6 +1,5 @@
 """A server with nothing but the proxy, before upstreams on bare sockets."""
 
-import asyncio
 from contextlib import AsyncExitStack
 
 import pytest
@@ -24,6 +23,7 @@ from bridge.server.proxy.report_summary import LocalReportSummaries
 from bridge.server.proxy.request_target import Upstream as Service
 from bridge.server.proxy.streaming import IDLE_SECONDS
 from bridge.settings.model import ProxySettings
+from tests.support.byte_server import ByteServer
 from tests.support.ports import held_port
 from tests.support.proxy_upstream import Upstream, ask
 
@@ -86,10 +86,9 @@ async def start(database):
         async def upstream():
             made = Upstream()
             port = stack.enter_context(held_port())  # where it refuses connections once it is stopped
-            server = await asyncio.start_server(made.serve, "127.0.0.1", port, limit=1 << 20)
-            stack.callback(server.close)
-            made.stop = server.close
-            made.url = f"http://127.0.0.1:{port}"
+            server = await stack.enter_async_context(ByteServer(made.serve, port=port))
+            made.stop = server.stop
+            made.url = server.url
             return made
 
         async def started(
