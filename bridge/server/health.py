@@ -200,10 +200,10 @@ class Readiness:
             async with asyncio.timeout(LEDGER_SECONDS):
                 schema, compatible_from = await self._database.transact(check_writable)
         except TimeoutError:
-            return (
-                f"The ledger accepted no write for {LEDGER_SECONDS:.0f} seconds. "
-                "Check its disk, and whether another program locks it."
-            )
+            sentence = f"The ledger accepted no write for {LEDGER_SECONDS:.0f} seconds"
+            if self._database.failing is None:
+                return f"{sentence}. Check its disk, and whether another program locks it."
+            return f"{sentence}: the last try failed ({self._database.failing}). The log of its server may say why."
         except Unavailable as error:
             return str(error)
         if not compatible_from <= self._schema <= schema:

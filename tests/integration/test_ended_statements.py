@@ -69,30 +69,49 @@ async def readiness(running):
             return status, (await answer.json())["reasons"]
 
 
+ENDED = "QueryCanceledError, SQLSTATE 57014"
+
+
+async def limit(direct, running):
+    """Let the statements of new sessions end after LIMIT, and wait until the gateway has such sessions."""
+    name = await direct.fetchval("SELECT current_database()")
+    await direct.execute(f"ALTER DATABASE {name} SET statement_timeout = '{LIMIT}'")
+    await direct.execute(END_SESSIONS)
+    await until(lambda: is_ready(running))  # its statements are faster than the limit
+
+
+async def is_ready(running):
+    return await readiness(running) == (200, [])
+
+
+async def is_red(running, reason):
+    status, reasons = await readiness(running)
+    return status == 503 and any(each.startswith(reason) for each in reasons)
+
+
 @pytest.mark.parametrize("table", ["builds", "reports", "deliveries", "rejections"])
 async def test_while_statements_of_uploads_are_ended_they_are_503_and_readiness_is_red(
     running, direct, monkeypatch, table
 ):
-    async def is_ready():
-        return await readiness(running) == (200, [])
-
-    async def is_red():
-        status, reasons = await readiness(running)
-        return status == 503 and any(reason.startswith("The ledger cannot be used right now") for reason in reasons)
-
     status, sound = await upload(running, 1)
-    name = await direct.fetchval("SELECT current_database()")
-    await direct.execute(f"ALTER DATABASE {name} SET statement_timeout = '{LIMIT}'")
-    await direct.execute(END_SESSIONS)
-    await until(is_ready)  # by new sessions, whose statements are faster than the limit
+    await limit(direct, running)
     monkeypatch.setattr(engine, "GIVE_UP_SECONDS", 0.1)  # after one try
     await direct.execute(WAIT_FOR_EVER.format(table=table))
     for build_no in (2, 3):
         answered, answer = await upload(running, build_no)
         assert (answered, answer["error_code"]) == (503, "BRIDGE.UNAVAILABLE")
-    await until(is_red)
+    await until(lambda: is_red(running, f"The ledger cannot be used right now ({ENDED})."))
 
     monkeypatch.undo()
     await direct.execute("DROP FUNCTION wait() CASCADE")
-    await until(is_ready)
+    await until(lambda: is_ready(running))
     assert await upload(running, 2) == (status, sound)
+
+
+async def test_readiness_names_what_ends_the_tries_of_a_write(running, direct):
+    await limit(direct, running)
+    await direct.execute(WAIT_FOR_EVER.format(table="builds"))
+    sentence = f"The ledger accepted no write for 2 seconds: the last try failed ({ENDED})."
+    await until(lambda: is_red(running, sentence))
+    await direct.execute("DROP FUNCTION wait() CASCADE")
+    await until(lambda: is_ready(running))

@@ -151,7 +151,12 @@ async def test_a_refusal_does_not_end_a_report_whose_node_could_not_be_asked_for
     sandbox.state.faults.script("codearts.upload", *[REFUSED] * 3)
     async with gateway(tmp_path, sandbox, clock=clock) as running:
         await upload(running, 1, junit(1), node_id="linux")
-        await let_pass_until(running, clock, lambda: at_codearts(sandbox, build) == [("linux", 1)], SECOND)
+
+        async def delivered():
+            return await copies(running) == {"delivered"}
+
+        await let_pass_until(running, clock, delivered, SECOND)
+    assert at_codearts(sandbox, build) == [("linux", 1)]
 
 
 PAGES = [

@@ -69,6 +69,10 @@ class Database(Protocol):
     def folder(self) -> Path | None:
         """The folder of its file; None if it has none on this machine."""
 
+    @property
+    def failing(self) -> str | None:
+        """The error of the last try of a write, which is tried again; None if the last one succeeded."""
+
     def now(self) -> Instant:
         """Return the ledger's time in microseconds UTC. Leases and due times follow it, not this machine's clock."""
 

@@ -237,9 +237,15 @@ def _is_confused(error: DBAPIError) -> bool:
     )
 
 
+def _name(error: Exception) -> str:
+    """Return what an error is called by the driver, with its SQLSTATE; its text may hold what was written."""
+    cause = (error.orig and error.orig.__cause__) if isinstance(error, DBAPIError) else error
+    state = sqlstate(error)
+    return f"{type(cause or error).__name__}{f', SQLSTATE {state}' if state else ''}"
+
+
 def _unavailable(error: Exception, kind: type[Unavailable] = Unavailable) -> Unavailable:
-    cause = error.orig if isinstance(error, DBAPIError) else error
-    return kind(f"The ledger cannot be used right now ({type(cause).__name__}). Send it again in a moment.")
+    return kind(f"The ledger cannot be used right now ({_name(error)}). Send it again in a moment.")
 
 
 def _for_caller(error: Exception) -> Exception:
@@ -268,6 +274,7 @@ class PostgresDatabase:
         *,
         begin: Begin | None = None,
     ) -> None:
+        self.failing: str | None = None
         self._url = url
         self._clock = clock
         self._observe_group = observe_group
@@ -382,6 +389,7 @@ class PostgresDatabase:
                     for write in group:
                         write.fail(_for_caller(error))
                 return
+            self.failing = None
             for write, result in zip(group, results, strict=True):
                 write.finish(result)
             return
@@ -389,8 +397,9 @@ class PostgresDatabase:
     async def _pause(self, group: list[QueuedWrite], tries: int, error: Exception) -> list[QueuedWrite]:
         """Pause before a retry. Return the writes that are in time for it; the others fail."""
         pause = delay_us(tries, first_us=FIRST_DELAY_US, max_us=MAX_DELAY_US, salt=str(id(self))) / SECOND
+        self.failing = _name(error)
         if tries == 1:
-            log.warning("ledger_transaction_retried", reason=type(error).__name__)
+            log.warning("ledger_transaction_retried", reason=self.failing)
         retry_at = asyncio.get_running_loop().time() + pause
         for write in group:
             if write.give_up_at <= retry_at:

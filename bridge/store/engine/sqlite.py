@@ -58,6 +58,7 @@ class SqliteDatabase:
     """
 
     shared = False
+    failing = None  # nothing is tried again
 
     def __init__(
         self,

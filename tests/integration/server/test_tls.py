@@ -238,6 +238,7 @@ async def test_files_that_were_away_and_come_back_as_they_were_are_no_fault(gate
 
     files.cert.write_bytes(kept)
     await expect_soon(clock, lambda: readiness(gateway, http), (200, None))
+    assert await shown(gateway, files) == "first"
 
 
 async def test_connections_under_way_outlive_a_renewal(gateway, files, clock):

@@ -21,3 +21,4 @@ async def test_uploads_and_deliveries_go_on_if_events_cannot_be_made(tmp_path, m
             return (await build_of(running))["state"] == "ended"
 
         await until(is_delivered)
+        assert len(sandbox.state.runs.all(None)) == 1

@@ -369,6 +369,7 @@ async def test_a_target_that_hangs_delays_no_other(database, clock, new_sender, 
         await until(lambda: len(receiver.received) == 1, "the other target has its notice")
         over.set()
         await sender.finish()
+    assert (len(receiver.received), stuck.script) == (1, [])
 
 
 # -- several gateways, and gateways that end ---------------------------------------------------------------------

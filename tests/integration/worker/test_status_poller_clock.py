@@ -137,6 +137,7 @@ async def test_the_poller_goes_on_if_the_clock_is_set_back_between_a_turn_and_th
         poller = StatusPoller(lambda: config, PollerWaker())
         running = asyncio.create_task(poller.run(lambda: beats.append(True)))
         await until(lambda: len(beats) > 1)
+        assert clock.ahead_us == 0
         config.stopping.set()
         poller.stop()
         await running
