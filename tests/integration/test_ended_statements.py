@@ -9,6 +9,7 @@ import pytest
 
 from bridge.app.gateway import Gateway
 from bridge.sandbox.sandbox import Sandbox
+from bridge.server import health
 from bridge.server.http.requests import UPLOAD_PATH
 from bridge.settings import load
 from bridge.store.engine import postgres as engine
@@ -108,7 +109,8 @@ async def test_while_statements_of_uploads_are_ended_they_are_503_and_readiness_
     assert await upload(running, 2) == (status, sound)
 
 
-async def test_readiness_names_what_ends_the_tries_of_a_write(running, direct):
+async def test_readiness_names_what_ends_the_tries_of_a_write(running, direct, monkeypatch):
+    monkeypatch.setattr(health, "LEDGER_SECONDS", 2.0)
     await limit(direct, running)
     await direct.execute(WAIT_FOR_EVER.format(table="builds"))
     sentence = f"The ledger accepted no write for 2 seconds: the last try failed ({ENDED})."

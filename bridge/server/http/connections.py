@@ -62,7 +62,8 @@ class ConnectionLimiter:
         self.write_seconds = write_seconds
         self.max_connections = max_connections
         self._new: dict[str, dict[GuardedConnection, None]] = {}  # by origin: never had a request, the oldest first
-        self._open: dict[object, GuardedConnection] = {}  # by aiohttp's protocol
+        self._open: set[GuardedConnection] = set()
+        self._by_protocol: dict[object, GuardedConnection] = {}  # those that have sent something
         self._idle: dict[GuardedConnection, None] = {}  # the longest idle first
         self._unverified: dict[GuardedConnection, None] = {}  # whose request is in flight, the oldest first
         self._verified: dict[GuardedConnection, str] = {}  # whose request is in flight, with the caller
@@ -73,16 +74,18 @@ class ConnectionLimiter:
         """Return the middleware that suspends a connection's deadlines while a request is in flight."""
         return cast(Middleware, self._track_request)
 
-    def admit(self, protocol: Connection, origin: str) -> "GuardedConnection | None":
-        """Return the protocol for a connection that was just accepted, which passes everything on to `protocol`.
+    def admit(self, new_protocol: Callable[[], Connection], origin: str) -> "GuardedConnection | None":
+        """Return the protocol for a connection that was just accepted.
 
-        If there are too many, another one is closed (see `close_one`); if none can be, return None. `origin` is the
+        It passes everything on to the protocol that `new_protocol` makes once the client sends something. If there are
+        too many connections, another one is closed (see `close_one`); if none can be, return None. `origin` is the
         client's address, see `network_of`.
         """
         if len(self._open) >= self.max_connections and not self.close_one():
             self.observer("limit")
             return None
-        connection = self._open[protocol] = GuardedConnection(self, protocol, origin)
+        connection = GuardedConnection(self, new_protocol, origin)
+        self._open.add(connection)
         self._new.setdefault(origin, {})[connection] = None
         self.mark_idle(connection)
         return connection
@@ -114,14 +117,19 @@ class ConnectionLimiter:
         rates = {connection: connection.rate() for connection, party in waiting.items() if party == greediest}
         return min(rates, key=rates.__getitem__, default=None)
 
-    def abort_handshakes(self) -> None:
-        """Close every connection that has not begun HTTP."""
-        for connection in [connection for connection in self._open.values() if connection.is_opening]:
+    def abort_silent(self) -> None:
+        """Close every connection that has not begun HTTP, of which aiohttp knows nothing."""
+        for connection in self._open.difference(self._by_protocol.values()):
             connection.abort()
+
+    def begin_http(self, connection: "GuardedConnection", protocol: Connection) -> None:
+        """Record that a connection has sent something, which `protocol` reads."""
+        protocol.on_verified = partial(self.mark_verified, connection)
+        self._by_protocol[protocol] = connection
 
     @web.middleware
     async def _track_request(self, request: web.Request, handler: Handler) -> web.StreamResponse:
-        connection = self._open.get(request.protocol)
+        connection = self._by_protocol.get(request.protocol)
         if connection is None:  # it was closed since the request arrived
             if request.transport is None and not request.content.is_eof():
                 raise ConnectionResetError("The connection was closed before the request's body had arrived.")
@@ -181,7 +189,8 @@ class ConnectionLimiter:
         self._forget_new(connection)
         self._unverified.pop(connection, None)
         self._verified.pop(connection, None)
-        self._open.pop(protocol, None)
+        self._by_protocol.pop(protocol, None)
+        self._open.discard(connection)
 
     def _forget_new(self, connection: "GuardedConnection") -> None:
         crowd = self._new.get(connection.origin, {})
@@ -194,14 +203,31 @@ class GuardedConnection(asyncio.Protocol):
     """One connection: passes everything on, and closes it if it exceeds a limit.
 
     `connection_made` is called with the TCP transport. Then `begin` is called with the transport that HTTP uses, which
-    differs if there is TLS.
+    differs if there is TLS. aiohttp's protocol, which costs most of a connection, is made when the client has sent
+    something: those who only connect are to cost others little.
     """
 
-    def __init__(self, limiter: ConnectionLimiter, protocol: Connection, origin: str) -> None:
+    __slots__ = (
+        "_began",
+        "_early",
+        "_ended",
+        "_header_deadline",
+        "_in_flight",
+        "_limiter",
+        "_new_protocol",
+        "_protocol",
+        "_received_bytes",
+        "_tcp",
+        "_transport",
+        "_write_deadline",
+        "origin",
+    )
+
+    def __init__(self, limiter: ConnectionLimiter, new_protocol: Callable[[], Connection], origin: str) -> None:
         self.origin = origin
         self._limiter = limiter
-        self._protocol = protocol
-        protocol.on_verified = partial(limiter.mark_verified, self)
+        self._new_protocol = new_protocol
+        self._protocol: Connection | None = None
         self._tcp: asyncio.Transport | None = None
         self._transport: asyncio.Transport | None = None  # of HTTP
         self._early: list[bytes] = []  # received at the end of the handshake, before `begin`
@@ -213,19 +239,15 @@ class GuardedConnection(asyncio.Protocol):
         self._write_deadline: asyncio.TimerHandle | None = None
 
     @property
-    def is_opening(self) -> bool:
-        """Whether the connection has not begun HTTP."""
-        return self._transport is None
-
-    @property
     def is_reading_head(self) -> bool:
         """Whether a head has begun to arrive, and has not ended."""
-        return self._protocol.is_reading_head
+        return self._protocol is not None and self._protocol.is_reading_head
 
     @property
     def is_waiting_for_client(self) -> bool:
         """Whether the bridge waits for the rest of a body, or for the client to read its response."""
-        return self._protocol.is_waiting_for_body or self._write_deadline is not None
+        waits_for_body = self._protocol is not None and self._protocol.is_waiting_for_body
+        return waits_for_body or self._write_deadline is not None
 
     def rate(self) -> float:
         """Return how many bytes a second have been received since the request in flight began."""
@@ -244,7 +266,6 @@ class GuardedConnection(asyncio.Protocol):
             transport.abort()
             return
         self._transport = transport
-        self._protocol.connection_made(transport)
         early, self._early = self._early, []
         for data in early:
             self.data_received(data)
@@ -255,31 +276,38 @@ class GuardedConnection(asyncio.Protocol):
         if self._transport is None:
             self._early.append(data)
             return
-        if not self._protocol.has_room(data):
-            self._reject_head(self._transport)
+        protocol = self._protocol or self._begin_http(self._transport)
+        if not protocol.has_room(data):
+            self._reject_head(protocol, self._transport)
             return
         if not self._in_flight and self._header_deadline is None:
             self._start_header_deadline()
         self._received_bytes += len(data)
-        self._protocol.data_received(data)
-        if not self._protocol.has_room():
-            self._reject_head(self._transport)
+        protocol.data_received(data)
+        if not protocol.has_room():
+            self._reject_head(protocol, self._transport)
             return
-        self._limiter.count_head(self, self._protocol.head_bytes)
+        self._limiter.count_head(self, protocol.head_bytes)
+
+    def _begin_http(self, transport: asyncio.Transport) -> Connection:
+        protocol = self._protocol = self._new_protocol()
+        self._limiter.begin_http(self, protocol)
+        protocol.connection_made(transport)
+        return protocol
 
     def eof_received(self) -> None:
-        if self._transport is not None:
+        if self._protocol is not None:
             self._protocol.eof_received()
 
     def connection_lost(self, exc: BaseException | None) -> None:
         self._cancel_deadlines()
         self._ended = True
         self._limiter.remove(self, self._protocol)
-        if self._transport is not None:
+        if self._protocol is not None:
             self._protocol.connection_lost(exc)
 
     def pause_writing(self) -> None:
-        if self._transport is not None:
+        if self._protocol is not None and self._transport is not None:
             self._protocol.pause_writing()
             self._start_write_deadline(self._transport)
 
@@ -287,7 +315,7 @@ class GuardedConnection(asyncio.Protocol):
         if self._write_deadline is not None:
             self._write_deadline.cancel()
             self._write_deadline = None
-        if self._transport is not None:
+        if self._protocol is not None:
             self._protocol.resume_writing()
 
     def begin_request(self) -> None:
@@ -303,7 +331,7 @@ class GuardedConnection(asyncio.Protocol):
         """Mark the connection idle, unless it is closing."""
         self._in_flight = False
         self._received_bytes = 0
-        if self._transport is not None and not self._ended and not self._transport.is_closing():
+        if self._protocol and self._transport and not self._ended and not self._transport.is_closing():
             self._protocol.end_request()
             self._limiter.count_head(self, self._protocol.head_bytes)
             self._limiter.mark_idle(self)
@@ -321,9 +349,9 @@ class GuardedConnection(asyncio.Protocol):
         if self._tcp is not None:
             self._tcp.abort()
 
-    def _reject_head(self, transport: asyncio.Transport) -> None:
+    def _reject_head(self, protocol: Connection, transport: asyncio.Transport) -> None:
         """Answer 431, unless a request before it has no answer yet, and close."""
-        if self._protocol.owes_answer or transport.is_closing():
+        if protocol.owes_answer or transport.is_closing():
             self.close("header_size")
             return
         self._limiter.observer("header_size")

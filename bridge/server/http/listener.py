@@ -7,6 +7,7 @@ import resource
 import socket
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
+from functools import lru_cache
 from typing import Any, Final, cast
 
 import structlog
@@ -46,6 +47,8 @@ FIRST_REQUEST_SECONDS: Final = 1.0
 
 OUT_OF_RESOURCES: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
 ADDRESS_NOT_AVAILABLE: Final = frozenset({errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT})
+
+_origin_of = lru_cache(maxsize=1_024)(network_of)  # few clients make many connections
 
 _log = structlog.get_logger(__name__)
 
@@ -153,7 +156,7 @@ class Listener:
     async def close(self) -> None:
         """Accept no more connections, wait for requests in flight, then close the rest; may be called twice."""
         self._stop_accepting()
-        self._limiter.abort_handshakes()
+        self._limiter.abort_silent()
         await asyncio.gather(*self._opening, return_exceptions=True)
         await asyncio.sleep(0)  # aiohttp waits `shutdown_seconds` for a connection whose task has not begun
         await self._runner.cleanup()
@@ -190,7 +193,7 @@ class Listener:
             self._admit(accepted, address[0])
 
     def _admit(self, accepted: socket.socket, address: str) -> None:
-        connection = self._limiter.admit(self._protocol(), network_of(address))
+        connection = self._limiter.admit(self._protocol, _origin_of(address))
         if connection is None:
             with accepted, suppress(OSError):
                 if self._certificate is None:

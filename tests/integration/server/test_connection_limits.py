@@ -81,9 +81,9 @@ class Stage:
 
     async def connect_and_guard(self):
         """Connect; return the connection, and the server's side of it."""
-        others = set(self._limiter._open.values())
+        others = set(self._limiter._open)
         connection = await self.connect()
-        while not (opened := {one for one in self._limiter._open.values() if not one.is_opening} - others):  # noqa: ASYNC110 -- as it is accepted
+        while not (opened := {one for one in self._limiter._open if one._transport} - others):  # noqa: ASYNC110 -- as it is accepted
             await asyncio.sleep(0)
         return connection, opened.pop()
 
