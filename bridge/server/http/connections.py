@@ -67,8 +67,8 @@ class ConnectionLimiter:
         self._idle: dict[GuardedConnection, None] = {}  # the longest idle first
         self._unverified: dict[GuardedConnection, None] = {}  # whose request is in flight, the oldest first
         self._verified: dict[GuardedConnection, str] = {}  # whose request is in flight, with the caller
-        self._heads: dict[GuardedConnection, int] = {}  # bytes of heads in memory
-        self._heads_bytes = 0
+        self._heads = _HeadSizes()
+        self._arriving = _HeadSizes()  # those of which the last has not ended
 
     def middleware(self) -> Middleware:
         """Return the middleware that suspends a connection's deadlines while a request is in flight."""
@@ -165,26 +165,19 @@ class ConnectionLimiter:
 
     def count_head(self, connection: "GuardedConnection", size: int) -> None:
         """Record the bytes of heads that a connection holds, and close others if all hold too many."""
-        before = self._heads.get(connection, 0)
-        if size == before:
-            return
-        self._heads_bytes += size - before
-        if size:
-            self._heads[connection] = size  # keeps its position: the order is that of first bytes
-        else:
-            del self._heads[connection]
-        while self._heads_bytes > MAX_HEADS_BYTES:
+        self._heads.set(connection, size)
+        self._arriving.set(connection, size if connection.is_reading_head else 0)
+        while self._heads.total > MAX_HEADS_BYTES:
             self._close_head()
 
     def _close_head(self) -> None:
         """Close a connection that holds much, and has done so the longest: an honest head is complete in a moment."""
-        heads = {other: size for other, size in self._heads.items() if other.is_reading_head} or self._heads
-        average = sum(heads.values()) / len(heads)
-        next(other for other, size in heads.items() if size >= average).close("header_size")
+        (self._arriving or self._heads).oldest_large().close("header_size")
 
     def remove(self, connection: "GuardedConnection", protocol: object) -> None:
         """Record that a connection has ended; may be called twice."""
-        self._heads_bytes -= self._heads.pop(connection, 0)
+        self._heads.set(connection, 0)
+        self._arriving.set(connection, 0)
         self._idle.pop(connection, None)
         self._forget_new(connection)
         self._unverified.pop(connection, None)
@@ -197,6 +190,34 @@ class ConnectionLimiter:
         crowd.pop(connection, None)
         if not crowd:
             self._new.pop(connection.origin, None)
+
+
+class _HeadSizes:
+    """The bytes of heads in memory by connection, in the order of first bytes, and their sum."""
+
+    __slots__ = ("_sizes", "total")
+
+    def __init__(self) -> None:
+        self._sizes: dict[GuardedConnection, int] = {}
+        self.total = 0
+
+    def __bool__(self) -> bool:
+        return bool(self._sizes)
+
+    def set(self, connection: "GuardedConnection", size: int) -> None:
+        before = self._sizes.get(connection, 0)
+        if size == before:
+            return
+        self.total += size - before
+        if size:
+            self._sizes[connection] = size  # keeps its position
+        else:
+            del self._sizes[connection]
+
+    def oldest_large(self) -> "GuardedConnection":
+        """Return the first connection whose heads are of average size at least."""
+        average = self.total / len(self._sizes)
+        return next(connection for connection, size in self._sizes.items() if size >= average)
 
 
 class GuardedConnection(asyncio.Protocol):

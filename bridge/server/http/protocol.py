@@ -130,6 +130,8 @@ class Connection(web.RequestHandler):
 
     def has_room(self, data: bytes = b"") -> bool:
         """Return whether what has arrived of a head or trailer, with `data` that follows, is within MAX_HEAD_BYTES."""
+        if self._arriving_bytes + len(data) <= MAX_HEAD_BYTES:
+            return True
         return self._arriving_bytes + (self._end_of_head(data) if self._body.is_eof() else 0) <= MAX_HEAD_BYTES
 
     def data_received(self, data: bytes) -> None:
