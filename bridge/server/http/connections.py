@@ -117,10 +117,10 @@ class ConnectionLimiter:
         rates = {connection: connection.rate() for connection, party in waiting.items() if party == greediest}
         return min(rates, key=rates.__getitem__, default=None)
 
-    def abort_silent(self) -> None:
+    def close_silent(self) -> None:
         """Close every connection that has not begun HTTP, of which aiohttp knows nothing."""
         for connection in self._open.difference(self._by_protocol.values()):
-            connection.abort()
+            connection.close_silent()
 
     def begin_http(self, connection: "GuardedConnection", protocol: Connection) -> None:
         """Record that a connection has sent something, which `protocol` reads."""
@@ -321,9 +321,7 @@ class GuardedConnection(asyncio.Protocol):
             self._protocol.eof_received()
 
     def connection_lost(self, exc: BaseException | None) -> None:
-        self._cancel_deadlines()
-        self._ended = True
-        self._limiter.remove(self, self._protocol)
+        self._end()
         if self._protocol is not None:
             self._protocol.connection_lost(exc)
 
@@ -347,6 +345,8 @@ class GuardedConnection(asyncio.Protocol):
         if self._header_deadline is not None:
             self._header_deadline.cancel()
             self._header_deadline = None
+        if self._protocol is not None:  # aiohttp itself may have parsed what it held back
+            self._limiter.count_head(self, self._protocol.head_bytes)
 
     def end_request(self) -> None:
         """Mark the connection idle, unless it is closing."""
@@ -364,11 +364,23 @@ class GuardedConnection(asyncio.Protocol):
 
     def abort(self) -> None:
         """Close the connection at once, also during its handshake."""
+        self._end()
+        if self._tcp is not None:
+            self._tcp.abort()
+
+    def close_silent(self) -> None:
+        """Close a connection that has sent nothing: with a message of TLS, or at once during its handshake."""
+        transport = self._transport
+        if transport is None:
+            self.abort()
+        else:
+            self._end()
+            transport.close()
+
+    def _end(self) -> None:
         self._cancel_deadlines()
         self._ended = True
         self._limiter.remove(self, self._protocol)
-        if self._tcp is not None:
-            self._tcp.abort()
 
     def _reject_head(self, protocol: Connection, transport: asyncio.Transport) -> None:
         """Answer 431, unless a request before it has no answer yet, and close."""

@@ -42,6 +42,9 @@ ACCEPTED_PART: Final = 32
 
 ACCEPT_RETRY_SECONDS: Final = 1.0
 
+OPENING_TURNS: Final = 4
+"""Of the event loop, in which a connection that was just accepted is opened, and what came with it is read."""
+
 FIRST_REQUEST_SECONDS: Final = 1.0
 """For the request of a connection that was accepted just before the gateway stops: it is under way already."""
 
@@ -156,7 +159,9 @@ class Listener:
     async def close(self) -> None:
         """Accept no more connections, wait for requests in flight, then close the rest; may be called twice."""
         self._stop_accepting()
-        self._limiter.abort_silent()
+        for _ in range(OPENING_TURNS):
+            await asyncio.sleep(0)
+        self._limiter.close_silent()
         await asyncio.gather(*self._opening, return_exceptions=True)
         await asyncio.sleep(0)  # aiohttp waits `shutdown_seconds` for a connection whose task has not begun
         await self._runner.cleanup()
@@ -220,7 +225,8 @@ class Listener:
         transport: asyncio.Transport | None
         try:
             transport, _ = await loop.connect_accepted_socket(lambda: connection, accepted)
-            if self._certificate is not None:
+            # start_tls would wait for ever on a transport that was closed before.
+            if self._certificate is not None and not transport.is_closing():
                 transport = await loop.start_tls(
                     transport,
                     connection,
