@@ -93,7 +93,7 @@ async def test_a_build_that_the_list_lacks_is_found_by_build_info(gateway, sandb
     await open_builds(gateway, sandbox)
     end(sandbox, *BUILDS, result="FAILURE")
     await until(lambda: finalized(sandbox) == len(BUILDS))
-    assert calls(sandbox, "build_info") >= len(BUILDS)
+    assert calls(sandbox, "build_info") >= len(BUILDS) - 1  # the list has the first
 
 
 async def test_a_build_does_not_end_because_another_of_its_job_has(gateway, sandbox):

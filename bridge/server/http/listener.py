@@ -225,7 +225,7 @@ class Listener:
         transport: asyncio.Transport | None
         try:
             transport, _ = await loop.connect_accepted_socket(lambda: connection, accepted)
-            # start_tls would wait for ever on a transport that was closed before.
+            # start_tls never returns for a transport that was closed before.
             if self._certificate is not None and not transport.is_closing():
                 transport = await loop.start_tls(
                     transport,
