@@ -15,7 +15,7 @@ class ForwardProxy:
         self.asked: list[tuple[str, str]] = []
         self._wanted = f"Basic {base64.b64encode(login.encode()).decode()}" if login else ""
         self._refuse_connect = refuse_connect
-        self._server = ByteServer(self._serve, tls=ssl)
+        self._server = ByteServer(self._take, tls=ssl)
 
     async def __aenter__(self):
         await self._server.start()
@@ -24,6 +24,10 @@ class ForwardProxy:
 
     async def __aexit__(self, *_):
         await self._server.close()
+
+    async def _take(self, reader, writer):
+        with suppress(OSError):  # the upstream is away, or TLS has failed
+            await self._serve(reader, writer)
 
     async def _serve(self, reader, writer):
         head = (await reader.readuntil(b"\r\n\r\n")).decode("latin1")

@@ -68,7 +68,7 @@ class ConnectionLimiter:
         self._unverified: dict[GuardedConnection, None] = {}  # whose request is in flight, the oldest first
         self._verified: dict[GuardedConnection, str] = {}  # whose request is in flight, with the caller
         self._heads = _HeadSizes()
-        self._arriving = _HeadSizes()  # those of which the last has not ended
+        self._arriving = _HeadSizes()  # of the connections whose last head has not ended
 
     def middleware(self) -> Middleware:
         """Return the middleware that suspends a connection's deadlines while a request is in flight."""

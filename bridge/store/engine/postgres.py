@@ -238,7 +238,7 @@ def _is_confused(error: DBAPIError) -> bool:
 
 
 def _name(error: Exception) -> str:
-    """Return what an error is called by the driver, with its SQLSTATE; its text may hold what was written."""
+    """Return the driver's name of an error and its SQLSTATE, without its text, which may hold what was written."""
     cause = (error.orig and error.orig.__cause__) if isinstance(error, DBAPIError) else error
     state = sqlstate(error)
     return f"{type(cause or error).__name__}{f', SQLSTATE {state}' if state else ''}"
